@@ -1,0 +1,2 @@
+//! Side-by-side bench: see README.md in this folder.
+fn main() {}

@@ -1,0 +1,1 @@
+//! What runs beside a workload: registration, sidecar, the app's process.

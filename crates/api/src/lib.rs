@@ -1,0 +1,1 @@
+//! The resources people write: types, defaults, validation.

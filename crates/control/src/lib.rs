@@ -1,0 +1,1 @@
+//! The control plane: store to snapshot to xDS, registration, debug endpoints.

@@ -1,0 +1,2 @@
+//! The `maille` command line: a thin main.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The mesh as one immutable, indexed Snapshot: services, workloads, gateways, visibility.

@@ -1,0 +1,1 @@
+//! Worker runtime, listeners, buffers, original destination; the only unsafe code.

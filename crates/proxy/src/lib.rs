@@ -1,0 +1,1 @@
+//! The data plane: compile xDS, route, balance, forward; workers, drain, admin.

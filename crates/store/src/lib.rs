@@ -1,0 +1,1 @@
+//! Where resources live, as one ordered stream of changes: memory, file, directory.

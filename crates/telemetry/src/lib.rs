@@ -1,0 +1,1 @@
+//! Metric cells, access logs, and their export.

@@ -1,0 +1,1 @@
+//! Snapshot and proxy in, Envoy resources out: a pure function.
