@@ -1,1 +1,18 @@
 //! HTTP messages, the HTTP/1 codec, path and host rules, limits; no sockets.
+//!
+//! Everything here meets bytes from the network, so nothing here may panic: the lints below hold outside tests.
+
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::string_slice)
+)]
+
+pub mod headers;
+pub mod name;
+pub mod request;
+pub mod response;
+
+pub use headers::Headers;
+pub use name::{HeaderId, Name};
+pub use request::RequestHead;
+pub use response::ResponseHead;
