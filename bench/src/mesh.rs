@@ -1,0 +1,104 @@
+//! A mesh to measure: a directory of Istio YAML, `maille up` on it, and the gateway process it starts.
+
+use crate::process::{self, Process};
+use anyhow::Context;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The binary under test: `$MAILLE`, else the release build.
+pub(crate) fn maille() -> anyhow::Result<PathBuf> {
+    let path = std::env::var_os("MAILLE").map_or_else(|| PathBuf::from("target/release/maille"), PathBuf::from);
+    anyhow::ensure!(
+        path.is_file(),
+        "{} is not there: run `cargo build --release` first, or set MAILLE",
+        path.display()
+    );
+    Ok(path)
+}
+
+/// Writes a file of the configuration the way editors do: a new file, renamed over the old one.
+pub(crate) fn write(dir: &Path, name: &str, text: &str) -> anyhow::Result<()> {
+    let temporary = dir.join(format!(".{name}.tmp"));
+    fs::write(&temporary, text)?;
+    fs::rename(temporary, dir.join(name)).with_context(|| format!("cannot write {name}"))
+}
+
+/// `maille up` on `config`; the gateway listens on the port that the configuration says.
+pub(crate) fn up(config: &Path, xds_port: u16, proxy: &str, log: &Path) -> anyhow::Result<Process> {
+    let (config, xds_port) = (config.display().to_string(), xds_port.to_string());
+    Process::start(
+        &format!("maille up --proxy {proxy}"),
+        &maille()?,
+        &["up", "-f", &config, "--xds-port", &xds_port, "--proxy", proxy, "--concurrency", "1"],
+        log,
+    )
+}
+
+/// The process id of the one gateway that a `maille up` started.
+pub(crate) fn gateway_pid(up: &Process) -> anyhow::Result<u32> {
+    let end = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let [pid] = process::children(up.pid())[..] {
+            return Ok(pid);
+        }
+        anyhow::ensure!(
+            Instant::now() < end,
+            "{} has {} children, not the one gateway",
+            up.name,
+            process::children(up.pid()).len()
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A Gateway on `port` for every host.
+pub(crate) fn gateway(port: u16) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {{name: edge, namespace: bench}}
+spec:
+  selector: {{istio: ingressgateway}}
+  servers:
+  - port: {{number: {port}, name: http, protocol: HTTP}}
+    hosts: [\"*\"]
+"
+    )
+}
+
+/// A service `HOST` with one endpoint per (port, version).
+pub(crate) fn service(name: &str, endpoints: &[(u16, &str)]) -> String {
+    let list: String = endpoints
+        .iter()
+        .map(|(port, version)| {
+            format!("  - {{address: 127.0.0.1, ports: {{http: {port}}}, labels: {{version: {version}}}}}\n")
+        })
+        .collect();
+    format!(
+        "apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: {name}, namespace: bench}}
+spec:
+  hosts: [{name}.example]
+  location: MESH_INTERNAL
+  resolution: STATIC
+  ports: [{{number: 80, name: http, protocol: HTTP}}]
+  endpoints:
+{list}"
+    )
+}
+
+/// A VirtualService on the gateway with `http` as its routes (already indented by two).
+pub(crate) fn virtual_service(name: &str, host: &str, http: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: {name}, namespace: bench}}
+spec:
+  hosts: [\"{host}\"]
+  gateways: [edge]
+  http:
+{http}"
+    )
+}
