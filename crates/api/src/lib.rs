@@ -1,1 +1,21 @@
-//! The resources people write: types, defaults, validation.
+//! The resources people write: types, defaults, positions, validation.
+//!
+//! [`parse::load`] turns a file's text into [`Object`]s and [`Diagnostic`]s; nothing in a file is ignored silently.
+//! The types in [`networking`] and [`mesh`] mirror Istio's API one to one, those in [`core`] Kubernetes'.
+
+pub mod bytes;
+pub mod core;
+pub mod duration;
+pub mod mesh;
+mod message;
+pub mod meta;
+pub mod networking;
+pub mod selector;
+pub mod timestamp;
+
+pub use bytes::Bytes;
+pub use duration::Duration;
+pub use meta::{Key, Kind, Object, ObjectMeta, Source, Spec};
+
+/// A JSON object without a schema (`google.protobuf.Struct`).
+pub type Struct = serde_json::Map<String, serde_json::Value>;
