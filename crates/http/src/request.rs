@@ -117,6 +117,10 @@ impl RequestHead {
         self.authority = self.headers.keep(authority);
     }
 
+    pub(crate) fn set_authority_span(&mut self, authority: Span) {
+        self.authority = authority;
+    }
+
     /// Replaces the scheme.
     pub fn set_scheme(&mut self, scheme: Scheme) {
         self.scheme = scheme;

@@ -1,0 +1,49 @@
+//! HTTP/1: reading heads and bodies strictly, writing them back.
+//!
+//! httparse finds the tokens; what they may be and how a message is framed is decided here, once, and stricter than the
+//! RFC asks: whatever two readers could frame differently is refused. A message that leaves this module has one meaning.
+
+mod body;
+mod encode;
+mod error;
+mod fields;
+mod request;
+mod response;
+
+pub use body::{BodyDecoder, BodyLength, Decoded};
+pub use encode::{CHUNK_END, LAST_CHUNK, chunk_head, request_framing, response_framing};
+pub use error::Error;
+pub use request::{RequestMeta, parse_request};
+pub use response::{ResponseMeta, parse_response};
+
+/// What a head may measure.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of a head, request line included.
+    pub head_bytes: usize,
+    /// Fields of a head; never above [`Limits::MAX_FIELDS`].
+    pub fields: usize,
+}
+
+impl Limits {
+    /// More fields than this are refused whatever the configuration says.
+    pub const MAX_FIELDS: usize = 256;
+}
+
+impl Default for Limits {
+    /// Envoy's: 60 KiB, 100 fields.
+    fn default() -> Limits {
+        Limits { head_bytes: 60 * 1024, fields: 100 }
+    }
+}
+
+/// HTTP/1.0 or HTTP/1.1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the variants are the versions")]
+pub enum Version {
+    Http10,
+    Http11,
+}
+
+#[cfg(test)]
+mod tests;

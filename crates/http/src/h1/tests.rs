@@ -1,0 +1,280 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::{RequestHead, ResponseHead};
+
+fn request(raw: &[u8]) -> Result<Option<(RequestMeta, RequestHead)>, Error> {
+    let mut head = RequestHead::new();
+    Ok(parse_request(raw, &Limits::default(), &mut head)?.map(|meta| (meta, head)))
+}
+
+fn response(raw: &[u8], to_head: bool) -> Result<Option<(ResponseMeta, ResponseHead)>, Error> {
+    let mut head = ResponseHead::default();
+    Ok(parse_response(raw, &Limits::default(), to_head, &mut head)?.map(|meta| (meta, head)))
+}
+
+/// Decodes a body that arrives in pieces of `cut` bytes; what it held and what followed it.
+fn body(length: BodyLength, raw: &[u8], cut: usize) -> Result<(Vec<u8>, Option<usize>), Error> {
+    let (mut decoder, mut data, mut at) = (BodyDecoder::new(length), Vec::new(), 0);
+    for piece in raw.chunks(cut.max(1)) {
+        let mut piece = piece.to_vec();
+        let got = decoder.decode(&mut piece)?;
+        data.extend_from_slice(&piece[..got.data]);
+        at += got.consumed;
+        if got.done {
+            return Ok((data, Some(at)));
+        }
+    }
+    Ok((data, None))
+}
+
+#[test]
+fn a_request() {
+    let raw = b"\r\nPOST /a/b?c HTTP/1.1\r\nHost: X.example:80\r\nConnection: keep-alive, X-Drop\r\nX-Drop: 1\r\nX-A: \tb \r\nContent-Length: 5\r\nKeep-Alive: x\r\n\r\nhello";
+    let (meta, head) = request(raw).unwrap().unwrap();
+    assert_eq!(meta.len, raw.len() - 5);
+    assert_eq!((meta.body, meta.keep_alive, meta.version), (BodyLength::Exact(5), true, Version::Http11));
+    assert_eq!((head.method(), head.authority(), head.path()), (&b"POST"[..], &b"X.example:80"[..], &b"/a/b"[..]));
+    let mut out = Vec::new();
+    head.write(&mut out);
+    request_framing(&mut out, head.method(), meta.body, true);
+    assert_eq!(out, b"POST /a/b?c HTTP/1.1\r\nhost: X.example:80\r\nx-a: b\r\ncontent-length: 5\r\n\r\n");
+}
+
+/// Requests that must never get through, each with the status it is answered with.
+#[test]
+fn attacks() {
+    let many = format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "a: b\r\n".repeat(100));
+    let long = format!("GET / HTTP/1.1\r\nHost: x\r\na: {}\r\n\r\n", "b".repeat(60 * 1024));
+    let table: &[(&str, u16)] = &[
+        // framing
+        ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        ("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n", 400),
+        ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n", 400),
+        ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n", 400),
+        ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5, 5\r\n\r\n", 400),
+        ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: +5\r\n\r\n", 400),
+        ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n", 400),
+        ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0x5\r\n\r\n", 400),
+        ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5.0\r\n\r\n", 400),
+        ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5 5\r\n\r\n", 400),
+        ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length:\r\n\r\n", 400),
+        ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999\r\n\r\n", 400),
+        ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length : 5\r\n\r\n", 400),
+        ("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked, identity\r\n\r\n", 501),
+        ("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
+        ("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\n\r\n", 501),
+        ("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", 501),
+        ("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\x0b\r\n\r\n", 400),
+        ("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding:\r\n\r\n", 501),
+        ("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding:\r\n chunked\r\n\r\n", 400),
+        ("POST / HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", 501),
+        ("CONNECT x:80 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n", 400),
+        // lines and fields
+        ("GET / HTTP/1.1\nHost: x\n\n", 400),
+        ("GET / HTTP/1.1\r\nHost: x\nX-A: b\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: x\r\nX-A: b\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: x\r\nX-A: a\rb\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: x\r\nX-A: a\0b\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: x\r\nX-A: a\r\n b\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: x\r\n X-A: a\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\n Host: x\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: x\r\n: a\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: x\r\nX-A\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: x\r\nX A: b\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: x\r\n:path: /evil\r\n\r\n", 400),
+        (&many, 431),
+        (&long, 431),
+        // request line and host
+        ("GET / HTTP/1.0\r\nHost:\r\nHost: y\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: x y\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: x/y\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: x#y\r\n\r\n", 400),
+        ("GET  / HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        ("GET /a b HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        ("GET /a\tb HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        ("GET /\u{e9} HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        ("GET /#f HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        ("GET a HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        ("GET * HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        ("GET ftp://x/ HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        ("GET http:///a HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        ("get / HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        ("CONNECT / HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        ("GET / http/1.1\r\nHost: x\r\n\r\n", 400),
+        ("GET / HTTP/11\r\nHost: x\r\n\r\n", 400),
+        ("GET / HTTP/1.2\r\nHost: x\r\n\r\n", 426),
+        ("GET / HTTP/3.0\r\nHost: x\r\n\r\n", 426),
+        ("GET /\r\n\r\n", 400),
+        ("\x16\x03\x01\x02\x00", 400),
+        // hop-by-hop
+        ("GET / HTTP/1.1\r\nHost: x\r\nConnection: x-forwarded-for\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: x\r\nConnection: Authorization\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: x\r\nConnection: a,b,c,d,e,f,g,h,i,j\r\n\r\n", 400),
+    ];
+    for (raw, status) in table {
+        match request(raw.as_bytes()) {
+            Err(e) => assert_eq!(e.status(), *status, "{raw:?}: {e}"),
+            Ok(got) => panic!("{raw:?} was taken: {got:?}"),
+        }
+    }
+}
+
+#[test]
+fn targets() {
+    for (line, authority, path) in [
+        ("GET http://y.example/abs HTTP/1.1", "y.example", "/abs"),
+        ("GET http://u:p@Y.example:8080?q HTTP/1.1", "y.example:8080", "/?q"),
+        ("GET http://y.example:80 HTTP/1.1", "y.example", "/"),
+        ("OPTIONS * HTTP/1.1", "x", "*"),
+        ("GET //a HTTP/1.1 ", "x", "//a"),
+        ("CONNECT y:443 HTTP/1.1", "y:443", ""),
+    ] {
+        let (_, head) = request(format!("{line}\r\nHost: x\r\n\r\n").as_bytes()).unwrap().unwrap();
+        assert_eq!((head.authority(), head.path_and_query()), (authority.as_bytes(), path.as_bytes()), "{line}");
+    }
+}
+
+#[test]
+fn responses() {
+    let ok = |raw: &str, to_head| response(raw.as_bytes(), to_head).unwrap().unwrap().0;
+    for (raw, to_head, body, keep_alive) in [
+        ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", false, BodyLength::Exact(5), true),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", true, BodyLength::Empty, true),
+        ("HTTP/1.1 200\r\ncontent-length: 0\r\nconnection: close\r\n\r\n", false, BodyLength::Empty, false),
+        ("HTTP/1.1 200 \r\ntransfer-encoding: Chunked\r\n\r\n", false, BodyLength::Chunked, true),
+        ("HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", false, BodyLength::Empty, true),
+        ("HTTP/1.1 204 No Content\r\n\r\n", false, BodyLength::Empty, true),
+        ("HTTP/1.1 100 Continue\r\n\r\n", false, BodyLength::Empty, true),
+        ("HTTP/1.1 200 OK\r\n\r\n", false, BodyLength::UntilClose, false),
+        ("HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\n", false, BodyLength::Exact(5), false),
+        ("HTTP/1.0 200 OK\r\nContent-Length: 5\r\nConnection: Keep-Alive\r\n\r\n", false, BodyLength::Exact(5), true),
+    ] {
+        let meta = ok(raw, to_head);
+        assert_eq!((meta.body, meta.keep_alive, meta.len), (body, keep_alive, raw.len()), "{raw:?}");
+    }
+    for raw in [
+        "HTTP/2 200 OK\r\n\r\n",
+        "HTTP/1.1 20 OK\r\n\r\n",
+        "HTTP/1.1 2000\r\n\r\n",
+        "http/1.1 200 OK\r\n\r\n",
+        "HTTP/1.1 200 OK\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
+        "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "HTTP/1.1 200 O\0K\r\n\r\n",
+        "SSH-2.0-x",
+    ] {
+        assert!(response(raw.as_bytes(), false).is_err(), "{raw:?}");
+    }
+}
+
+#[test]
+fn chunked_bodies() {
+    for (raw, data, rest) in [
+        ("5\r\nhello\r\n0\r\n\r\nGET", "hello", 3),
+        ("5;a=b\r\nhello\r\nA\r\n0123456789\r\n0\r\nX-T: 1\r\nContent-Length: 9\r\n\r\n", "hello0123456789", 0),
+        ("00005\r\nhello\r\n000\r\n\r\n", "hello", 0),
+    ] {
+        for cut in 1..=raw.len() {
+            let (got, end) = body(BodyLength::Chunked, raw.as_bytes(), cut).unwrap();
+            assert_eq!((got.as_slice(), end), (data.as_bytes(), Some(raw.len() - rest)), "{raw:?} by {cut}");
+        }
+    }
+    let long = format!("5;{}\r\nhello\r\n0\r\n\r\n", "a".repeat(9000));
+    let trailers = format!("0\r\na: {}\r\n\r\n", "b".repeat(9000));
+    for raw in [
+        "-5\r\nhello\r\n0\r\n\r\n",
+        "5\nhello\r\n0\r\n\r\n",
+        "5\r\nhelloX\r\n0\r\n\r\n",
+        "5\r\nhello\n0\r\n\r\n",
+        "5 \r\nhello\r\n0\r\n\r\n",
+        "\r\n",
+        ";\r\n",
+        "g\r\n",
+        "0x5\r\nhello\r\n",
+        "1000000000000000\r\n",
+        "5;a\nb\r\nhello\r\n",
+        "5;a\rb\r\nhello\r\n",
+        "0\n\n",
+        "0\r\n a: b\r\n\r\n",
+        "0\r\na: b\n\r\n",
+        "0\r\n\rX",
+        &long,
+        &trailers,
+    ] {
+        for cut in [1, 3, raw.len()] {
+            assert_eq!(body(BodyLength::Chunked, raw.as_bytes(), cut), Err(Error::Chunk), "{raw:?} by {cut}");
+        }
+    }
+}
+
+#[test]
+fn other_bodies() {
+    assert_eq!(body(BodyLength::Exact(5), b"helloGET", 2).unwrap(), (b"hello".to_vec(), Some(5)));
+    assert_eq!(body(BodyLength::Exact(9), b"hello", 2).unwrap(), (b"hello".to_vec(), None));
+    assert_eq!(body(BodyLength::UntilClose, b"hello", 2).unwrap(), (b"hello".to_vec(), None));
+}
+
+#[test]
+fn chunk_heads() {
+    for (n, text) in [(1, "1\r\n"), (16, "10\r\n"), (0xabcdef, "abcdef\r\n"), (usize::MAX, "ffffffffffffffff\r\n")] {
+        let mut out = Vec::new();
+        chunk_head(&mut out, n);
+        assert_eq!(out, text.as_bytes());
+    }
+}
+
+proptest! {
+    /// However a request is cut, it is the same request: every proper start of it is "not yet" or the final error.
+    #[test]
+    fn cuts_do_not_matter(
+        path in "/[a-z?%.]{0,12}", names in proptest::collection::vec("[A-Za-z-]{1,12}", 0..6), value in "[ -~]{0,20}", chunked: bool,
+    ) {
+        let fields: String = names.iter().map(|n| format!("{n}: {value}\r\n")).collect();
+        let te = if chunked { "transfer-encoding: chunked\r\n" } else { "" };
+        let raw = format!("POST {path} HTTP/1.1\r\nHost: x\r\n{fields}{te}\r\n");
+        let whole = request(raw.as_bytes()).map(|r| r.map(|(m, h)| (m, format!("{h:?}"))));
+        for cut in 0..raw.len() {
+            match request(&raw.as_bytes()[..cut]) {
+                Ok(None) => {}
+                Err(e) => prop_assert_eq!(Err(e), whole.clone()),
+                Ok(Some(got)) => prop_assert!(false, "complete after {cut} bytes: {got:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn random_bytes_never_panic(raw in proptest::collection::vec(any::<u8>(), 0..300), cut in 1usize..20) {
+        let _ = request(&raw);
+        let _ = response(&raw, false);
+        let _ = body(BodyLength::Chunked, &raw, cut);
+    }
+
+    /// Nearly HTTP: the pieces that framing is made of, in any order.
+    #[test]
+    fn random_pieces_never_panic(pieces in proptest::collection::vec(prop_oneof![
+        Just("GET / HTTP/1.1\r\n"), Just("HTTP/1.1 200 OK\r\n"), Just("Host: x\r\n"), Just("\r\n"), Just("\n"), Just("\r"), Just(": "),
+        Just("Content-Length: 5\r\n"), Just("Transfer-Encoding: chunked\r\n"), Just("Connection: a, close\r\n"), Just("5\r\n"), Just("0\r\n\r\n"), Just("hello"), Just("\0"),
+    ], 0..12)) {
+        let raw = pieces.concat();
+        if let Ok(Some((meta, head))) = request(raw.as_bytes()) {
+            prop_assert!(meta.len <= raw.len());
+            prop_assert!(!head.authority().is_empty());
+        }
+        let _ = response(raw.as_bytes(), false);
+        let _ = body(BodyLength::Chunked, raw.as_bytes(), 1);
+    }
+
+    /// What we accept as a length is exactly what the rule says.
+    #[test]
+    fn content_length_rule(value in "[0-9+, x-]{0,20}") {
+        let raw = format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {value}\r\n\r\n");
+        let trimmed = value.trim();
+        let ok = !trimmed.is_empty() && trimmed.len() <= 18 && trimmed.bytes().all(|b| b.is_ascii_digit());
+        prop_assert_eq!(request(raw.as_bytes()).is_ok(), ok);
+    }
+}

@@ -1,0 +1,91 @@
+//! Host names and ports as they come in `Host` and in absolute URLs.
+
+/// Whether all characters may stand in an authority. User information is let through, as Envoy does; it never matches a host.
+pub fn authority_is_valid(authority: &[u8]) -> bool {
+    authority.iter().all(|&b| AUTHORITY.get(b as usize).copied().unwrap_or(false))
+}
+
+static AUTHORITY: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut b = 0usize;
+    while b < 128 {
+        #[allow(clippy::indexing_slicing, reason = "b < 128")]
+        {
+            table[b] = (b as u8).is_ascii_alphanumeric()
+                || matches!(
+                    b as u8,
+                    b'!' | b'$'
+                        | b'%'
+                        | b'&'
+                        | b'\''
+                        | b'('
+                        | b')'
+                        | b'*'
+                        | b'+'
+                        | b','
+                        | b'-'
+                        | b'.'
+                        | b':'
+                        | b';'
+                        | b'='
+                        | b'@'
+                        | b'['
+                        | b']'
+                        | b'_'
+                        | b'~'
+                );
+        }
+        b += 1;
+    }
+    table
+};
+
+/// Splits `host:port` and `[v6]:port`; the port only when it is digits.
+pub fn split_port(authority: &[u8]) -> (&[u8], Option<u16>) {
+    let Some(colon) = authority.iter().rposition(|&b| b == b':') else { return (authority, None) };
+    let (host, port) = (authority.get(..colon).unwrap_or_default(), authority.get(colon + 1..).unwrap_or_default());
+    // Without brackets, more than one colon is an address, not a port.
+    let bare_v6 = host.contains(&b':') && host.last() != Some(&b']');
+    let digits = !port.is_empty() && port.len() <= 5 && port.iter().all(u8::is_ascii_digit);
+    let number = port.iter().fold(0u32, |n, b| n * 10 + u32::from(b.wrapping_sub(b'0')));
+    match u16::try_from(number) {
+        Ok(number) if digits && !bare_v6 => (host, Some(number)),
+        _ => (authority, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports() {
+        for (authority, host, port) in [
+            ("a.example", "a.example", None),
+            ("a.example:80", "a.example", Some(80)),
+            ("a.example:", "a.example:", None),
+            ("a.example:x", "a.example:x", None),
+            ("a.example:99999", "a.example:99999", None),
+            ("[::1]", "[::1]", None),
+            ("[::1]:443", "[::1]", Some(443)),
+            ("::1", "::1", None),
+        ] {
+            assert_eq!(split_port(authority.as_bytes()), (host.as_bytes(), port), "{authority}");
+        }
+    }
+
+    #[test]
+    fn characters() {
+        for (authority, ok) in [
+            ("a-b_c.example:80", true),
+            ("u:p@x", true),
+            ("[::1]", true),
+            ("x/y", false),
+            ("x y", false),
+            ("x#y", false),
+            ("é", false),
+        ] {
+            assert_eq!(authority_is_valid(authority.as_bytes()), ok, "{authority}");
+        }
+    }
+}
