@@ -1,1 +1,15 @@
-//! Worker runtime, listeners, buffers, original destination; the only unsafe code.
+//! Worker runtime, listeners, original destination, child processes; the only unsafe code.
+#![allow(unsafe_code, reason = "this crate is where it lives; each block says why it is sound")]
+
+pub mod child;
+mod cpu;
+mod limits;
+mod listener;
+mod original_dst;
+mod runtime;
+
+pub use cpu::{cpus, pin_to};
+pub use limits::raise_open_files;
+pub use listener::{ListenOptions, listen};
+pub use original_dst::original_dst;
+pub use runtime::worker_runtime;
