@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Deref;
 
+use crate::message::newtype_text;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// Bytes, base64 in JSON. `Debug` tells their number only: some are private keys.
@@ -10,6 +11,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 pub struct Bytes(pub Vec<u8>);
 
 impl Bytes {
+    pub(crate) const TYPE_NAME: &'static str = "Bytes";
+
     /// Reads base64, standard or URL-safe, padded or not, as protobuf's JSON does; line breaks are skipped.
     pub fn from_base64(text: &str) -> Option<Bytes> {
         let digits = text.trim_end_matches(['=', '\n', '\r', ' ']).bytes().filter(|b| !matches!(b, b'\n' | b'\r'));
@@ -64,7 +67,7 @@ impl fmt::Debug for Bytes {
 
 impl<'de> Deserialize<'de> for Bytes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
+        let text = newtype_text(deserializer, Self::TYPE_NAME)?;
         Bytes::from_base64(&text).ok_or_else(|| de::Error::custom("this is not base64"))
     }
 }

@@ -1,8 +1,9 @@
 //! Kubernetes' own kinds, as far as a mesh reads them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::bytes::Bytes;
 use crate::message::message;
@@ -65,13 +66,42 @@ message! {
 }
 
 /// A port by number or by name.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum IntOrString {
     /// By number.
     Int(i32),
     /// By the name the workload gives it.
     String(String),
+}
+
+impl<'de> Deserialize<'de> for IntOrString {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Port;
+        impl de::Visitor<'_> for Port {
+            type Value = IntOrString;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the number or the name of a port")
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<IntOrString, E> {
+                number
+                    .try_into()
+                    .map(IntOrString::Int)
+                    .map_err(|_| E::invalid_value(de::Unexpected::Signed(number), &self))
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<IntOrString, E> {
+                self.visit_i64(number.try_into().unwrap_or(i64::MAX))
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<IntOrString, E> {
+                Ok(IntOrString::String(name.to_owned()))
+            }
+        }
+        deserializer.deserialize_any(Port)
+    }
 }
 
 impl Service {

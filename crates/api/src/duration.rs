@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::message::newtype_text;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 const NANOS_PER_SECOND: i128 = 1_000_000_000;
@@ -23,6 +24,8 @@ pub struct Duration {
 }
 
 impl Duration {
+    pub(crate) const TYPE_NAME: &'static str = "Duration";
+
     /// No time at all.
     pub const ZERO: Duration = Duration { seconds: 0, nanos: 0 };
 
@@ -173,7 +176,7 @@ impl fmt::Display for Duration {
 
 impl<'de> Deserialize<'de> for Duration {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
+        let text = newtype_text(deserializer, Self::TYPE_NAME)?;
         text.parse().map_err(de::Error::custom)
     }
 }

@@ -10,12 +10,15 @@ pub mod mesh;
 mod message;
 pub mod meta;
 pub mod networking;
+pub mod parse;
 pub mod selector;
 pub mod timestamp;
+pub mod validate;
 
 pub use bytes::Bytes;
 pub use duration::Duration;
 pub use meta::{Key, Kind, Object, ObjectMeta, Source, Spec};
+pub use parse::{Diagnostic, Severity};
 
 /// A JSON object without a schema (`google.protobuf.Struct`).
 pub type Struct = serde_json::Map<String, serde_json::Value>;

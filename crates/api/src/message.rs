@@ -92,6 +92,30 @@ impl<T: ProtoEnum> de::Visitor<'_> for EnumValueVisitor<T> {
     }
 }
 
+/// The text of a type that is written as a string; the type's name lets a deserializer check the text where it stands.
+pub(crate) fn newtype_text<'de, D: de::Deserializer<'de>>(
+    deserializer: D,
+    name: &'static str,
+) -> Result<String, D::Error> {
+    struct Text;
+    impl<'de> de::Visitor<'de> for Text {
+        type Value = String;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a string")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<String, E> {
+            Ok(text.to_owned())
+        }
+
+        fn visit_newtype_struct<D: de::Deserializer<'de>>(self, deserializer: D) -> Result<String, D::Error> {
+            deserializer.deserialize_any(self)
+        }
+    }
+    deserializer.deserialize_newtype_struct(name, Text)
+}
+
 /// A message: camelCase in JSON, every field optional, defaults not written.
 ///
 /// `oneof NAME: TYPE { member => Variant(Type), }` after the struct adds a field `NAME: Option<TYPE>`.

@@ -71,6 +71,23 @@ impl Default for MeshConfig {
     }
 }
 
+impl MeshConfig {
+    /// Adds the providers that always exist, unless others have taken their names, and sorts the trust domains.
+    pub(crate) fn with_default_providers(mut self) -> Self {
+        let mut providers = default_providers();
+        for written in std::mem::take(&mut self.extension_providers) {
+            match providers.iter_mut().find(|provider| provider.name == written.name) {
+                Some(provider) => *provider = written,
+                None => providers.push(written),
+            }
+        }
+        self.extension_providers = providers;
+        self.trust_domain_aliases.sort();
+        self.trust_domain_aliases.dedup();
+        self
+    }
+}
+
 impl Default for ProxyConfig {
     fn default() -> Self {
         ProxyConfig {

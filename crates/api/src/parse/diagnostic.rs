@@ -1,0 +1,117 @@
+//! What is wrong, and where: printed as compilers print it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::tree::{File, Span};
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Severity {
+    /// Worth knowing; everything works.
+    Note,
+    /// Accepted, but hardly what was meant.
+    Warning,
+    /// The resource is not used.
+    Error,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Severity::Note => "note",
+            Severity::Warning => "warning",
+            Severity::Error => "error",
+        })
+    }
+}
+
+/// One finding about a file.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Diagnostic {
+    /// How bad it is.
+    pub severity: Severity,
+    /// The file, as it was named to us.
+    pub file: Arc<str>,
+    /// The line, counted from 1; 0 when the finding is about the file as a whole.
+    pub line: usize,
+    /// The column, counted from 1.
+    pub column: usize,
+    /// The first column after it; at least `column + 1`.
+    pub end_column: usize,
+    /// What is wrong.
+    pub message: String,
+    /// The text of the line; empty where it must not be shown.
+    pub source_line: String,
+    /// The resource, such as `VirtualService default/reviews`, as far as it can be told.
+    pub resource: Option<String>,
+    /// What would be right.
+    pub hint: Option<String>,
+}
+
+impl Diagnostic {
+    /// A finding about a file as a whole.
+    pub fn about_file(severity: Severity, file: impl Into<Arc<str>>, message: impl Into<String>) -> Self {
+        Diagnostic {
+            severity,
+            file: file.into(),
+            line: 0,
+            column: 0,
+            end_column: 0,
+            message: message.into(),
+            source_line: String::new(),
+            resource: None,
+            hint: None,
+        }
+    }
+
+    pub(crate) fn at(severity: Severity, file: &File, span: Span, message: impl Into<String>) -> Self {
+        let source_line = file.line(span.start.line).to_owned();
+        let end_of_line = source_line.trim_end().chars().count() + 1;
+        let end = if span.end.line == span.start.line { span.end.column } else { end_of_line };
+        Diagnostic {
+            severity,
+            file: file.origin.clone(),
+            line: span.start.line,
+            column: span.start.column,
+            end_column: end.min(end_of_line).max(span.start.column + 1),
+            message: message.into(),
+            source_line,
+            resource: None,
+            hint: None,
+        }
+    }
+
+    /// Whether the resource is not used because of it.
+    pub fn is_error(&self) -> bool {
+        self.severity == Severity::Error
+    }
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            0 => write!(f, "{}: ", self.file)?,
+            line => write!(f, "{}:{line}:{}: ", self.file, self.column)?,
+        }
+        write!(f, "{}: ", self.severity)?;
+        if let Some(resource) = &self.resource {
+            write!(f, "{resource}: ")?;
+        }
+        write!(f, "{}", self.message)?;
+        if !self.source_line.is_empty() {
+            let number = self.line.to_string();
+            let gutter = " ".repeat(number.len());
+            // Tabs stay tabs, so that the carets stand where the text does.
+            let indent: String = (self.source_line.chars().take(self.column.saturating_sub(1)))
+                .map(|c| if c == '\t' { '\t' } else { ' ' })
+                .collect();
+            let carets = "^".repeat(self.end_column.saturating_sub(self.column).max(1));
+            write!(f, "\n{number} | {}\n{gutter} | {indent}{carets}", self.source_line.trim_end())?;
+        }
+        if let Some(hint) = &self.hint {
+            write!(f, "\n  = hint: {hint}")?;
+        }
+        Ok(())
+    }
+}
