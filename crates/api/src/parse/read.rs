@@ -157,7 +157,7 @@ impl<'a> Reader<'a> {
         loop {
             match self.next()? {
                 (Event::SequenceEnd, _) => return Ok(items),
-                (event, span) => items.push(self.node(event, span, depth + 1)?),
+                (event, span) => items.push(address(self.node(event, span, depth + 1)?)),
             }
         }
     }
@@ -259,6 +259,17 @@ impl Problem {
     fn new(span: Span, message: impl Into<String>) -> Self {
         Problem { span, message: message.into(), hint: None }
     }
+}
+
+/// `[2001:db8::]` is an address to everybody but YAML 1.2, which sees a key without a value.
+fn address(item: Node) -> Node {
+    let Value::Mapping(entries) = &item.value else { return item };
+    let [Entry { key, key_span, value }] = entries.as_slice() else { return item };
+    let is_address = key.ends_with(':') && key.bytes().all(|b| b.is_ascii_hexdigit() || b == b':');
+    if !is_address || !value.is_null() || item.span.start != key_span.start {
+        return item;
+    }
+    Node { span: *key_span, value: Value::Scalar { text: format!("{key}:"), plain: true } }
 }
 
 /// `!!str 1.0` is a string though it has no quotes.

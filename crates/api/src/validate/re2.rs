@@ -1,0 +1,235 @@
+//! Regular expressions in RE2's syntax, which is what Istio and Envoy speak.
+//!
+//! The `regex` crate has RE2's power but not quite its syntax: `{id}` and `[[]` are literals there and errors here,
+//! `a**` and `[a&&b]` the other way round. [`translate`] writes one in terms of the other.
+
+use std::iter::Peekable;
+use std::str::Chars;
+
+use super::findings::{Problem, Verdict};
+
+/// Istio's limit; Envoy is told to take whatever fits in it.
+const MAX_LENGTH: usize = 1024;
+const MAX_REPEAT: u32 = 1000;
+const POSIX_CLASSES: [&str; 14] = [
+    "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space", "upper", "word",
+    "xdigit",
+];
+
+/// A regular expression that Envoy will compile.
+pub(super) fn check(pattern: &str) -> Verdict {
+    if pattern.is_empty() {
+        return Err(Problem::new("the regular expression is empty").hint("write `.*` to match everything"));
+    }
+    if pattern.len() > MAX_LENGTH {
+        let problem = format!("the regular expression has {} bytes, at most {MAX_LENGTH} are allowed", pattern.len());
+        return Err(problem.into());
+    }
+    translate(pattern).and_then(|pattern| regex::Regex::new(&pattern).map_err(reason)).map(|_| ()).map_err(|reason| {
+        Problem::new(format!("`{pattern}` is not a regular expression: {reason}"))
+            .hint("the syntax is RE2's: no look-around, no back-references")
+    })
+}
+
+/// The last line of the crate's drawing of what is wrong.
+fn reason(error: regex::Error) -> String {
+    let text = error.to_string();
+    let last = text.lines().last().unwrap_or_default();
+    last.strip_prefix("error: ").unwrap_or(last).to_owned()
+}
+
+/// An RE2 pattern in the syntax of the `regex` crate.
+pub(super) fn translate(pattern: &str) -> Result<String, String> {
+    let mut out = String::with_capacity(pattern.len() + 8);
+    let mut rest = pattern.chars().peekable();
+    // Whether the last thing read was a repetition, which nothing may repeat again.
+    let mut repeated = false;
+    while let Some(c) = rest.next() {
+        let mut repeats = false;
+        match c {
+            '\\' => escape(&mut rest, &mut out)?,
+            '[' => class(&mut rest, &mut out)?,
+            '(' => {
+                out.push('(');
+                group(&mut rest, &mut out)?;
+            }
+            '*' | '+' | '?' => {
+                repeats = true;
+                out.push(c);
+            }
+            '{' => match repetition(rest.clone())? {
+                Some(length) => {
+                    repeats = true;
+                    out.push('{');
+                    out.extend(rest.by_ref().take(length));
+                }
+                None => out.push_str("\\{"),
+            },
+            c => out.push(c),
+        }
+        if repeats {
+            if repeated {
+                return Err(format!("`{c}` repeats what is a repetition already"));
+            }
+            if rest.next_if_eq(&'?').is_some() {
+                out.push('?');
+            }
+        }
+        repeated = repeats;
+    }
+    Ok(out)
+}
+
+/// How long `n}`, `n,}` or `n,m}` is at the start of `rest`; none if there is something else, which is then a literal.
+fn repetition(mut rest: Peekable<Chars<'_>>) -> Result<Option<usize>, String> {
+    let text: String = rest.by_ref().take_while(|c| *c != '}').take(MAX_LENGTH).collect();
+    let (min, max) = match text.split_once(',') {
+        Some((min, max)) => (min, Some(max).filter(|max| !max.is_empty())),
+        None => (text.as_str(), None),
+    };
+    let is_number =
+        |n: &str| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()) && (n.len() == 1 || !n.starts_with('0'));
+    if !is_number(min) || !max.is_none_or(is_number) {
+        return Ok(None);
+    }
+    let number = |n: &str| n.parse::<u32>().ok().filter(|n| *n <= MAX_REPEAT);
+    match (number(min), max.map(number)) {
+        (Some(min), Some(Some(max))) if min <= max => {}
+        (Some(_), None) => {}
+        _ => return Err(format!("`{{{text}}}` is no range of repetitions up to {MAX_REPEAT}")),
+    }
+    Ok(Some(text.len() + 1))
+}
+
+/// What follows `(?`: RE2 knows fewer flags.
+fn group(rest: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String> {
+    if rest.next_if_eq(&'?').is_none() {
+        return Ok(());
+    }
+    out.push('?');
+    if matches!(rest.peek(), Some('P' | '<')) {
+        return Ok(());
+    }
+    while let Some(c) = rest.next() {
+        match c {
+            'i' | 'm' | 's' | 'U' | '-' => out.push(c),
+            ':' | ')' => {
+                out.push(c);
+                return Ok(());
+            }
+            c => return Err(format!("`(?{c}` is not known")),
+        }
+    }
+    Err("a group is not closed".into())
+}
+
+/// What follows a backslash outside a class.
+fn escape(rest: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String> {
+    if rest.next_if_eq(&'Q').is_some() {
+        let mut literal = String::new();
+        while let Some(c) = rest.next() {
+            if c == '\\' && rest.next_if_eq(&'E').is_some() {
+                break;
+            }
+            literal.push(c);
+        }
+        out.push_str(&regex::escape(&literal));
+        return Ok(());
+    }
+    match rest.peek() {
+        Some(c @ ('A' | 'b' | 'B' | 'z')) => {
+            out.push('\\');
+            out.push(*c);
+            rest.next();
+            // Here `\b{start}` would be one thing; in RE2 the brace stands for itself.
+            if rest.next_if_eq(&'{').is_some() {
+                out.push_str("\\{");
+            }
+            Ok(())
+        }
+        _ => escaped_character(rest, out),
+    }
+}
+
+/// What follows a backslash anywhere: a character, or a class of them.
+fn escaped_character(rest: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String> {
+    match rest.next() {
+        None => return Err("nothing follows the last `\\`".into()),
+        Some(c @ ('a' | 'f' | 't' | 'n' | 'r' | 'v' | 'x' | 'p' | 'P' | 'd' | 'D' | 's' | 'S' | 'w' | 'W')) => {
+            out.push('\\');
+            out.push(c);
+        }
+        Some(c @ '0'..='7') => octal(c, rest, out)?,
+        Some(c) if c.is_ascii() && !c.is_ascii_alphanumeric() => out.push_str(&regex::escape(&c.to_string())),
+        Some(c) => return Err(format!("`\\{c}` is not known")),
+    }
+    // `\x{7f}` and `\p{Greek}` have braces of their own.
+    if (out.ends_with("\\x") || out.ends_with("\\p") || out.ends_with("\\P")) && rest.next_if_eq(&'{').is_some() {
+        out.push('{');
+        for c in rest.by_ref() {
+            out.push(c);
+            if c == '}' {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `\012`; a single digit would be a back-reference.
+fn octal(first: char, rest: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String> {
+    let mut digits = String::from(first);
+    while digits.len() < 3
+        && let Some(c) = rest.next_if(|c| ('0'..='7').contains(c))
+    {
+        digits.push(c);
+    }
+    if digits.len() == 1 && first != '0' {
+        return Err(format!("`\\{first}` is a back-reference"));
+    }
+    let code = u32::from_str_radix(&digits, 8).map_err(|_| format!("`\\{digits}` is no character"))?;
+    out.push_str(&format!("\\x{{{code:x}}}"));
+    Ok(())
+}
+
+/// The inside of `[…]`, where `[`, `&` and `~` are plain characters.
+fn class(rest: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String> {
+    out.push('[');
+    if rest.next_if_eq(&'^').is_some() {
+        out.push('^');
+    }
+    let mut first = true;
+    while let Some(c) = rest.next() {
+        match c {
+            ']' if !first => {
+                out.push(']');
+                return Ok(());
+            }
+            ']' => out.push_str("\\]"),
+            '[' if rest.peek() == Some(&':') => posix_class(rest, out)?,
+            '[' | '&' | '~' => {
+                out.push('\\');
+                out.push(c);
+            }
+            '\\' => escaped_character(rest, out)?,
+            c => out.push(c),
+        }
+        first = false;
+    }
+    Err("a `[` is not closed".into())
+}
+
+/// `[:alpha:]`, or a bracket that just happens to stand before a colon.
+fn posix_class(rest: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String> {
+    let ahead: String = rest.clone().skip(1).collect();
+    let Some((name, _)) = ahead.split_once(":]") else {
+        out.push_str("\\[");
+        return Ok(());
+    };
+    if !POSIX_CLASSES.contains(&name.strip_prefix('^').unwrap_or(name)) {
+        return Err(format!("`[:{name}:]` is not a class of characters"));
+    }
+    out.push('[');
+    out.extend(rest.by_ref().take(name.len() + 3));
+    Ok(())
+}

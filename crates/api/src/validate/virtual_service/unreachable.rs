@@ -1,0 +1,144 @@
+//! Rules that no request can reach because the ones before them take everything.
+//!
+//! Says what Istio says, and no more: among HTTP matches only those by prefix are compared beyond being equal.
+
+use std::collections::BTreeMap;
+
+use crate::networking::VirtualService;
+use crate::networking::virtual_service::{HttpMatchRequest, HttpRoute, StringMatch};
+use crate::validate::findings::{At, Problem};
+
+pub(super) fn warn(service: &VirtualService, at: &mut At<'_>) {
+    let nameless: Vec<Vec<HttpMatchRequest>> = service.http.iter().map(without_names).collect();
+    let http: Vec<&[HttpMatchRequest]> = nameless.iter().map(Vec::as_slice).collect();
+    repeated(&http, |i| name_of(&service.http[i].name, i), &mut at.field("http"));
+    overlapping(&service.http, &mut at.field("http"));
+    let tcp: Vec<_> = service.tcp.iter().map(|route| route.r#match.as_slice()).collect();
+    repeated(&tcp, |i| name_of("", i), &mut at.field("tcp"));
+    let tls: Vec<_> = service.tls.iter().map(|route| route.r#match.as_slice()).collect();
+    repeated(&tls, |i| name_of("", i), &mut at.field("tls"));
+}
+
+/// The names of matches do not decide anything.
+fn without_names(route: &HttpRoute) -> Vec<HttpMatchRequest> {
+    route.r#match.iter().map(|found| HttpMatchRequest { name: String::new(), ..found.clone() }).collect()
+}
+
+fn name_of(name: &str, index: usize) -> String {
+    if name.is_empty() { format!("rule {index}") } else { format!("rule `{name}`") }
+}
+
+/// Matches that an earlier rule has already, and rules after one that takes everything.
+fn repeated<M: PartialEq>(rules: &[&[M]], name: impl Fn(usize) -> String, at: &mut At<'_>) {
+    let mut seen: Vec<(usize, &M)> = Vec::new();
+    let mut takes_all: Option<usize> = None;
+    for (i, matches) in rules.iter().enumerate() {
+        let mut at = at.index(i);
+        if let Some(earlier) = takes_all {
+            at.warn(
+                Problem::new(format!("this rule is never used: {} has no match and takes everything", name(earlier)))
+                    .hint("put it before that one"),
+            );
+            continue;
+        }
+        if matches.is_empty() {
+            takes_all = Some(i);
+            continue;
+        }
+        let mut taken = 0;
+        for (j, found) in matches.iter().enumerate() {
+            match seen.iter().find(|(_, earlier)| *earlier == found) {
+                Some((earlier, _)) => {
+                    at.field("match").index(j).warn(
+                        Problem::new(format!("this match is never used: {} has the same", name(*earlier)))
+                            .hint("remove it"),
+                    );
+                    taken += 1;
+                }
+                None => seen.push((i, found)),
+            }
+        }
+        if taken == matches.len() {
+            at.warn(Problem::new("this rule is never used: earlier rules have all its matches").hint("remove it"));
+        }
+    }
+}
+
+/// A match by prefix, with everything that Istio compares between two of them.
+struct ByPrefix<'a> {
+    rule: usize,
+    index: usize,
+    prefix: &'a str,
+    port: u32,
+    method: String,
+    authority: String,
+    maps: [BTreeMap<&'a str, String>; 3],
+}
+
+impl<'a> ByPrefix<'a> {
+    fn new(rule: usize, index: usize, found: &'a HttpMatchRequest) -> Option<Self> {
+        let prefix = match &found.uri {
+            Some(StringMatch::Prefix(prefix)) if !prefix.is_empty() => prefix,
+            _ => return None,
+        };
+        let method = found.method.as_ref().map(form).filter(|method| !method.is_empty());
+        let maps = [&found.headers, &found.query_params, &found.without_headers];
+        Some(ByPrefix {
+            rule,
+            index,
+            prefix,
+            port: found.port,
+            method: method.unwrap_or_else(|| "exact:GET".to_owned()),
+            authority: found.authority.as_ref().map(form).unwrap_or_default(),
+            maps: maps.map(|map| map.iter().map(|(name, value)| (name.as_str(), form(value))).collect()),
+        })
+    }
+
+    /// Whether Istio holds that `later` is reached by nothing because of `self`.
+    fn covers(&self, later: &Self) -> bool {
+        later.prefix != self.prefix
+            && later.prefix.starts_with(self.prefix)
+            && later.port == self.port
+            && self.method.starts_with(&later.method)
+            && self.authority.starts_with(&later.authority)
+            && self.maps.iter().zip(&later.maps).all(|(earlier, later)| {
+                earlier.len() == later.len()
+                    && earlier.iter().all(|(name, value)| later.get(name).is_some_and(|other| value.starts_with(other)))
+            })
+    }
+}
+
+/// How a value is matched, in a form whose beginnings can be compared. Regular expressions cannot.
+fn form(value: &StringMatch) -> String {
+    match value {
+        StringMatch::Exact(text) if !text.is_empty() => format!("exact:{text}"),
+        StringMatch::Prefix(text) if !text.is_empty() => format!("prefix:{text}"),
+        _ => String::new(),
+    }
+}
+
+/// Prefixes that an earlier, shorter prefix covers.
+fn overlapping(routes: &[HttpRoute], at: &mut At<'_>) {
+    let mut by_prefix: Vec<ByPrefix<'_>> = Vec::new();
+    for (i, route) in routes.iter().enumerate() {
+        if route.r#match.is_empty() {
+            // What follows has been reported as a whole.
+            break;
+        }
+        for (j, found) in route.r#match.iter().enumerate() {
+            let Some(found) = ByPrefix::new(i, j, found) else { continue };
+            if let Some(earlier) = by_prefix.iter().find(|earlier| earlier.covers(&found)) {
+                let of = name_of(&routes[earlier.rule].name, earlier.rule);
+                let mut at = at.index(i);
+                at.field("match").index(found.index).warn(
+                    Problem::new(format!(
+                        "match {} of {of} has the prefix `{}` already",
+                        earlier.index, earlier.prefix
+                    ))
+                    .hint("put the longer prefix before the shorter one"),
+                );
+            }
+            by_prefix.push(found);
+        }
+    }
+}
