@@ -101,4 +101,8 @@ pub struct ProxyMetadata {
     pub http10: bool,
     /// `DNS_CAPTURE`: names are resolved by the proxy's own agent.
     pub dns_capture: bool,
+    /// `BIND_ADDRESS`: the address a gateway listens on where Istio says every address.
+    pub bind_address: Option<String>,
+    /// `PORT_MAP`: ports a gateway binds elsewhere, such as 80 on 8080; names and routes keep the number written.
+    pub port_map: BTreeMap<u16, u16>,
 }
