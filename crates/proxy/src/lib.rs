@@ -1,1 +1,5 @@
 //! The data plane: compile xDS, route, balance, forward; workers, drain, admin.
+
+pub mod config;
+pub mod headers;
+pub mod route;

@@ -1,1 +1,5 @@
 //! Metric cells, access logs, and their export.
+
+pub mod flags;
+pub mod format;
+pub mod time;
