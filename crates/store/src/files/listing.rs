@@ -1,0 +1,191 @@
+//! What is on disk right now: which files the given paths mean, and a stamp for each that changes when the file does.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+/// No configuration file is this large; a mistaken path may be.
+const LARGEST: u64 = 32 << 20;
+
+/// A file changed this recently may change again without its times moving on: their clock ticks coarsely.
+const COARSE: Duration = Duration::from_millis(50);
+
+/// A path somebody asked to watch.
+#[derive(Clone, Debug)]
+pub(super) enum Root {
+    /// One file, whatever its name.
+    File(PathBuf),
+    /// The YAML and JSON files directly inside.
+    Directory(PathBuf),
+}
+
+/// The files behind the roots, in the order in which they count: by root, then by name.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Listing {
+    pub(super) files: Vec<Entry>,
+    /// Directories that could not be listed.
+    pub(super) unreadable: Vec<(PathBuf, String)>,
+    /// Files named outright that are not there.
+    pub(super) missing: Vec<PathBuf>,
+    /// The directories in which changes to these files can be noticed, symbolic links resolved.
+    pub(super) directories: BTreeSet<PathBuf>,
+}
+
+/// One file of a [`Listing`].
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Entry {
+    /// As people know it.
+    pub(super) path: PathBuf,
+    /// Its directory resolved, its own name not: as the kernel's notices name it.
+    pub(super) noticed_as: PathBuf,
+    pub(super) stamp: Stamp,
+}
+
+/// Differs when the file is another one or was written to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Root {
+    /// Says what a path is, or why it cannot be watched.
+    pub(super) fn of(path: PathBuf) -> io::Result<Self> {
+        let meta = fs::metadata(&path)?;
+        if meta.is_dir() {
+            fs::read_dir(&path)?;
+            Ok(Self::Directory(path))
+        } else if meta.is_file() {
+            Ok(Self::File(path))
+        } else {
+            Err(io::Error::new(io::ErrorKind::InvalidInput, "neither a file nor a directory, so it cannot be watched"))
+        }
+    }
+}
+
+impl Listing {
+    pub(super) fn of(roots: &[Root]) -> Self {
+        let mut listing = Self::default();
+        let mut seen = BTreeSet::new();
+        for root in roots {
+            match root {
+                Root::File(path) => match fs::metadata(path) {
+                    Ok(meta) => listing.add(path.clone(), &meta, &mut seen),
+                    Err(_) => {
+                        listing.missing.push(path.clone());
+                        listing.directories.extend(directory_of(path));
+                    }
+                },
+                Root::Directory(path) => {
+                    listing.directories.extend(fs::canonicalize(path));
+                    match names_in(path) {
+                        Ok(names) => {
+                            for path in names.into_iter().map(|name| path.join(name)) {
+                                // Gone between listing and looking, or a directory: not ours to read.
+                                if let Some(meta) = fs::metadata(&path).ok().filter(Metadata::is_file) {
+                                    listing.add(path, &meta, &mut seen);
+                                }
+                            }
+                        }
+                        Err(error) => listing.unreadable.push((path.clone(), error.to_string())),
+                    }
+                }
+            }
+        }
+        listing
+    }
+
+    /// Adds a file once, by whatever paths and links it is reached.
+    fn add(&mut self, path: PathBuf, meta: &Metadata, seen: &mut BTreeSet<PathBuf>) {
+        let resolved = fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
+        if let Some(target) = resolved.parent() {
+            self.directories.insert(target.to_owned());
+        }
+        let Some((directory, name)) = directory_of(&path).zip(path.file_name()) else { return };
+        let noticed_as = directory.join(name);
+        self.directories.insert(directory);
+        if seen.insert(resolved) {
+            self.files.push(Entry { path, noticed_as, stamp: Stamp::of(meta) });
+        }
+    }
+
+    /// Whether a file that is not listed may still be there: its directory could not be read.
+    pub(super) fn cannot_tell(&self, path: &Path) -> bool {
+        self.unreadable.iter().any(|(directory, _)| path.parent() == Some(directory))
+    }
+}
+
+/// The names that count in a directory, sorted: YAML and JSON, and neither hidden nor an editor's own.
+fn names_in(directory: &Path) -> io::Result<BTreeSet<PathBuf>> {
+    let mut names = BTreeSet::new();
+    for entry in fs::read_dir(directory)? {
+        let name = entry?.file_name();
+        if is_configuration(&name.to_string_lossy()) {
+            names.insert(PathBuf::from(name));
+        }
+    }
+    Ok(names)
+}
+
+/// Hidden files are editors' temporaries (`.routes.yaml.swp`, `.#routes.yaml`) or a mount's own (`..data`).
+pub(super) fn is_configuration(name: &str) -> bool {
+    let wanted = [".yaml", ".yml", ".json"].iter().any(|end| name.ends_with(end));
+    wanted && !name.starts_with('.') && !name.starts_with('#')
+}
+
+fn directory_of(path: &Path) -> Option<PathBuf> {
+    let parent = path.parent()?;
+    fs::canonicalize(if parent.as_os_str().is_empty() { Path::new(".") } else { parent }).ok()
+}
+
+impl Stamp {
+    fn of(meta: &Metadata) -> Self {
+        Self {
+            device: meta.dev(),
+            inode: meta.ino(),
+            size: meta.size(),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+            changed: (meta.ctime(), meta.ctime_nsec()),
+        }
+    }
+
+    /// How long ago the file was last written to, by the clock.
+    pub(super) fn age(&self) -> Duration {
+        let (seconds, nanos) = self.modified;
+        let since = Duration::new(u64::try_from(seconds).unwrap_or(0), u32::try_from(nanos).unwrap_or(0));
+        (SystemTime::UNIX_EPOCH + since).elapsed().unwrap_or_default()
+    }
+
+    /// Whether a write that follows at once would show in the stamp.
+    pub(super) fn is_telling(&self) -> bool {
+        self.age() > COARSE
+    }
+}
+
+/// The whole text of a file, and the stamp of just what was read.
+pub(super) fn read(path: &Path) -> Result<(String, Stamp), String> {
+    let mut file = File::open(path).map_err(|error| error.to_string())?;
+    let meta = file.metadata().map_err(|error| error.to_string())?;
+    if meta.size() > LARGEST {
+        return Err(format!(
+            "{} MiB is more than any configuration; the limit is {} MiB",
+            meta.size() >> 20,
+            LARGEST >> 20
+        ));
+    }
+    let mut bytes = Vec::with_capacity(meta.size() as usize);
+    file.by_ref().take(LARGEST).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    let stamp = Stamp::of(&file.metadata().map_err(|error| error.to_string())?);
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok((text, stamp)),
+        Err(error) => {
+            Err(format!("not UTF-8 text: the byte at offset {} fits no character", error.utf8_error().valid_up_to()))
+        }
+    }
+}
