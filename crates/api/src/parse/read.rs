@@ -1,6 +1,7 @@
 //! Text to marked trees: splits a file into documents, and reads each so that one broken document spoils no other.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, StrInput, Tag};
@@ -14,6 +15,10 @@ const MAX_TEXT: usize = 32 << 20;
 const MAX_DEPTH: usize = 64;
 /// How much aliases may add to a document, in bytes and nodes together.
 const MAX_ALIASED: usize = 1 << 20;
+/// How many bytes may be read again because of lines that begin too far left.
+const MAX_REREAD: usize = 64 << 20;
+/// How far such a line is moved: further than anything is indented.
+const INDENT: &str = "                                                                                ";
 
 /// The documents of a file, in order, without the empty ones.
 pub(crate) fn documents(file: &Arc<File>) -> Vec<Result<Node, Box<Diagnostic>>> {
@@ -21,22 +26,7 @@ pub(crate) fn documents(file: &Arc<File>) -> Vec<Result<Node, Box<Diagnostic>>> 
         let message = format!("the file has {} bytes; more than {MAX_TEXT} are not read", file.text.len());
         return vec![Err(Box::new(Diagnostic::about_file(Severity::Error, file.origin.clone(), message)))];
     }
-    let mut found = Vec::new();
-    for Chunk { first_line, text } in chunks(&file.text) {
-        let mut reader = Reader::new(file, first_line, text);
-        loop {
-            match reader.document() {
-                Ok(Some(node)) if node.is_null() => {}
-                Ok(Some(node)) => found.push(Ok(node)),
-                Ok(None) => break,
-                Err(problem) => {
-                    found.push(Err(reader.diagnostic(problem)));
-                    break;
-                }
-            }
-        }
-    }
-    found
+    chunks(&file.text).into_iter().flat_map(|chunk| chunk.read(file)).collect()
 }
 
 /// A part of a file that begins at a `---`, so that it can be read by itself.
@@ -44,6 +34,40 @@ struct Chunk<'a> {
     /// The line it begins on, counted from 0.
     first_line: usize,
     text: &'a str,
+}
+
+impl Chunk<'_> {
+    /// Reads the documents of the chunk; a broken one ends it.
+    fn read(&self, file: &Arc<File>) -> Vec<Result<Node, Box<Diagnostic>>> {
+        // A byte order mark is no part of the text.
+        let mut text = Cow::Borrowed(self.text.strip_prefix('\u{feff}').unwrap_or(self.text));
+        let mut reindented = HashSet::new();
+        loop {
+            let mut reader = Reader::new(file, self.first_line, &text, &reindented);
+            let (mut found, problem) = reader.documents();
+            let Some(problem) = problem else { return found.into_iter().map(Ok).collect() };
+            // YAML wants lines inside of brackets indented; the library under kubectl does not, and people write
+            //     hosts: [
+            //       "a",
+            //     ]
+            // so such a line is moved to the right, and read again.
+            let line = problem
+                .outdented_line
+                .filter(|line| reindented.len() * text.len() < MAX_REREAD && !reindented.contains(line));
+            if let Some(line) = line {
+                let at = start_of_line(&text, line - self.first_line);
+                text.to_mut().insert_str(at, INDENT);
+                reindented.insert(line);
+                continue;
+            }
+            let diagnostic = reader.diagnostic(problem);
+            return found.drain(..).map(Ok).chain([Err(diagnostic)]).collect();
+        }
+    }
+}
+
+fn start_of_line(text: &str, line: usize) -> usize {
+    text.split_inclusive('\n').take(line - 1).map(str::len).sum()
 }
 
 /// YAML allows a line that begins with `---` and a space or nothing only between documents, so no scalar is cut.
@@ -75,10 +99,14 @@ struct Problem {
     span: Span,
     message: String,
     hint: Option<String>,
+    /// The line whose only fault is that it begins too far left.
+    outdented_line: Option<usize>,
 }
 
 struct Reader<'a> {
     file: &'a Arc<File>,
+    /// Lines that were moved to the right, whose columns are not the file's.
+    reindented: &'a HashSet<usize>,
     parser: Parser<'a, StrInput<'a>>,
     first_line: usize,
     anchors: HashMap<usize, Anchor>,
@@ -93,11 +121,22 @@ struct Anchor {
 }
 
 impl<'a> Reader<'a> {
-    fn new(file: &'a Arc<File>, first_line: usize, text: &'a str) -> Self {
-        // A byte order mark is no part of the text.
-        let parser = Parser::new_from_str(text.strip_prefix('\u{feff}').unwrap_or(text));
+    fn new(file: &'a Arc<File>, first_line: usize, text: &'a str, reindented: &'a HashSet<usize>) -> Self {
+        let parser = Parser::new_from_str(text);
         let secret = text.contains("Secret");
-        Reader { file, parser, first_line, anchors: HashMap::new(), aliased: 0, secret }
+        Reader { file, reindented, parser, first_line, anchors: HashMap::new(), aliased: 0, secret }
+    }
+
+    fn documents(&mut self) -> (Vec<Node>, Option<Problem>) {
+        let mut documents = Vec::new();
+        loop {
+            match self.document() {
+                Ok(Some(node)) if node.is_null() => {}
+                Ok(Some(node)) => documents.push(node),
+                Ok(None) => return (documents, None),
+                Err(problem) => return (documents, Some(problem)),
+            }
+        }
     }
 
     fn document(&mut self) -> Result<Option<Node>, Problem> {
@@ -126,7 +165,9 @@ impl<'a> Reader<'a> {
     }
 
     fn position(&self, mark: &Marker) -> Position {
-        Position { line: self.first_line + mark.line(), column: mark.col() + 1 }
+        let line = self.first_line + mark.line();
+        let moved = if self.reindented.contains(&line) { INDENT.len() } else { 0 };
+        Position { line, column: mark.col().saturating_sub(moved) + 1 }
     }
 
     fn node(&mut self, event: Event<'a>, span: Span, depth: usize) -> Result<Node, Problem> {
@@ -231,18 +272,34 @@ impl<'a> Reader<'a> {
     }
 
     fn syntax(&self, error: &ScanError) -> Problem {
-        let start = self.position(error.marker());
-        let line = self.file.line(start.line);
+        let mut start = self.position(error.marker());
         let info = error.info();
-        let hint = if line.chars().take_while(|c| c.is_whitespace()).any(|c| c == '\t') {
-            Some("indent with spaces: YAML does not allow tabs for it".to_owned())
-        } else if info.contains("mapping values are not allowed") {
-            Some("a text that contains `: ` needs quotes; otherwise check the indentation of this line".to_owned())
+        let last_line = self.file.text.lines().count();
+        let at_end = start.line >= last_line && self.file.line(start.line).chars().count() < start.column;
+        if at_end {
+            // What is missing is missing after the last thing there is.
+            let lines = (1..=last_line.min(start.line)).rev().map(|line| (line, self.file.line(line).trim_end()));
+            if let Some((line, text)) = lines.into_iter().find(|(_, text)| !text.is_empty()) {
+                start = Position { line, column: text.chars().count().max(1) };
+            }
+        }
+        let begins_with_tab = |line: usize| self.file.line(line).trim_start_matches(' ').starts_with('\t');
+        let hint = if info.contains("tab") || begins_with_tab(start.line) || begins_with_tab(start.line + 1) {
+            Some("indent with spaces: YAML does not allow tabs for it")
+        } else if info.contains("mapping values are not allowed") || self.file.line(start.line).contains("::") {
+            Some("a text that contains `: ` or ends in `:` needs quotes; otherwise check the indentation of this line")
+        } else if at_end {
+            Some("is the file complete?")
         } else {
             None
         };
         let end = Position { line: start.line, column: start.column + 1 };
-        Problem { span: Span { start, end }, message: format!("this is not YAML: {info}"), hint }
+        Problem {
+            span: Span { start, end },
+            message: format!("this is not YAML: {info}"),
+            hint: hint.map(str::to_owned),
+            outdented_line: info.starts_with("invalid indentation").then_some(start.line),
+        }
     }
 
     fn diagnostic(&self, problem: Problem) -> Box<Diagnostic> {
@@ -257,7 +314,7 @@ impl<'a> Reader<'a> {
 
 impl Problem {
     fn new(span: Span, message: impl Into<String>) -> Self {
-        Problem { span, message: message.into(), hint: None }
+        Problem { span, message: message.into(), hint: None, outdented_line: None }
     }
 }
 
