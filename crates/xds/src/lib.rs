@@ -4,6 +4,7 @@
 //! [`client`] decide what to say next and do no I/O; [`service`] and [`client::connect`] put them on a gRPC stream.
 
 pub mod client;
+pub mod server;
 pub mod types;
 
 mod type_url;

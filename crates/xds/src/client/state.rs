@@ -107,6 +107,11 @@ impl DeltaClient {
         }
     }
 
+    /// The names subscribed to, a wildcard aside.
+    pub fn names(&self, type_url: TypeUrl) -> Option<&BTreeSet<Arc<str>>> {
+        self.watches.get(&type_url).map(|watch| &watch.names)
+    }
+
     /// A response came. A malformed one is refused here, and one of a type never asked for is dropped; neither
     /// yields an update.
     pub fn on_response(&mut self, response: DeltaDiscoveryResponse) -> Option<Update> {
