@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod server;
+pub mod service;
 pub mod types;
 
 mod type_url;

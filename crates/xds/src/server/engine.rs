@@ -124,8 +124,10 @@ impl Engine {
             .filter(|type_url| self.of(*type_url).is_started())
             .map(|type_url| {
                 let watch = self.of(type_url);
-                let pending =
-                    self.world.as_ref().is_none_or(|world| !watch.plan(world.of(type_url), true, self.delta).is_empty());
+                let pending = self
+                    .world
+                    .as_ref()
+                    .is_none_or(|world| !watch.plan(world.of(type_url), true, self.delta).is_empty());
                 watch.status(pending)
             })
             .collect()
@@ -227,9 +229,7 @@ impl Engine {
     /// old world may still refer to them.
     fn has_yet_to_resume(&self) -> bool {
         let said = |type_url| self.of(type_url).is_started();
-        self.of(TypeUrl::Cluster).is_resumed()
-            && !self.stalled
-            && !(said(TypeUrl::Listener) && said(TypeUrl::Route))
+        self.of(TypeUrl::Cluster).is_resumed() && !self.stalled && !(said(TypeUrl::Listener) && said(TypeUrl::Route))
     }
 
     /// Whether the client knows of every removal of this type.
@@ -257,7 +257,9 @@ impl Engine {
     /// The client dropped a name while a resource that needs it was on its way: it will ask for it again.
     fn await_again(&mut self, type_url: TypeUrl, name: &str) {
         let needs_it = |by: TypeUrl| {
-            self.of(by).sent_resources().any(|resource| needs_of(by, resource).iter().any(|(_, needed)| **needed == *name))
+            self.of(by)
+                .sent_resources()
+                .any(|resource| needs_of(by, resource).iter().any(|(_, needed)| **needed == *name))
         };
         let exists = self.world.as_ref().is_some_and(|world| world.get(type_url, name).is_some());
         let needed = exists

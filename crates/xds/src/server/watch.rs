@@ -166,10 +166,7 @@ impl Watch {
     }
 
     /// Replaces the names (state of the world), and reports those that are new and those that are gone.
-    pub(super) fn replace_names(
-        &mut self,
-        names: &[String],
-    ) -> Result<(Vec<Arc<str>>, Vec<Arc<str>>), TooManyNames> {
+    pub(super) fn replace_names(&mut self, names: &[String]) -> Result<(Vec<Arc<str>>, Vec<Arc<str>>), TooManyNames> {
         self.within_limit(names.len())?;
         let wanted: BTreeSet<&str> = names.iter().map(String::as_str).collect();
         let gone: Vec<Arc<str>> = self.names.iter().filter(|name| !wanted.contains(&***name)).cloned().collect();

@@ -150,7 +150,8 @@ impl Mesh {
             // On its way, or being answered: never more than one.
             let waiting = self.down.iter().filter(|response| response.type_url == type_url.as_str()).count();
             let answers = self.up.iter().filter(|request| {
-                request.type_url == type_url.as_str() && request.response_nonce.starts_with(&format!("{:x}-", self.streams))
+                request.type_url == type_url.as_str()
+                    && request.response_nonce.starts_with(&format!("{:x}-", self.streams))
             });
             assert!(waiting + answers.count() <= 1, "two {} responses outstanding", type_url.short());
         }

@@ -40,7 +40,9 @@ fn run(script: &str, mut peer: impl Peer) {
         let (said, expected) = line.split_once("=>").unwrap_or_else(|| panic!("no => in {line:?}"));
         let words: Vec<&str> = said.split_whitespace().collect();
         let mut outcome = Vec::new();
-        let type_url = || TypeUrl::ALL.into_iter().find(|known| known.short() == words[1]).map_or(words[1], |known| known.as_str());
+        let type_url = || {
+            TypeUrl::ALL.into_iter().find(|known| known.short() == words[1]).map_or(words[1], |known| known.as_str())
+        };
         match words[0] {
             "world" => peer.world(world(&words[1..])),
             "stall" => peer.stall(),
