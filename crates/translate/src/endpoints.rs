@@ -1,0 +1,145 @@
+//! Endpoints (EDS): who serves each cluster, by locality and priority.
+
+pub(crate) mod spread;
+
+use std::collections::{BTreeMap, HashMap};
+
+use maille_model::{Address, Endpoint, Health, Locality, Port, Service, TrafficDistribution};
+use maille_xds::types::cluster::Cluster;
+use maille_xds::types::core;
+use maille_xds::types::core::{HealthStatus, Metadata};
+use maille_xds::types::endpoint::lb_endpoint::HostIdentifier;
+use maille_xds::types::endpoint::{self, ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints};
+use maille_xds::types::{Struct, UInt32Value, Value, ValueKind};
+
+use crate::Context;
+use crate::clusters::policy::Policy;
+use crate::convert;
+use spread::{Group, Spread};
+
+/// The endpoints of every cluster that gets them from us.
+pub(crate) fn build(context: &Context<'_>, clusters: &[Cluster]) -> Vec<ClusterLoadAssignment> {
+    let by_eds = clusters.iter().filter(|cluster| cluster.eds_cluster_config.is_some());
+    by_eds.map(|cluster| assignment(context, &cluster.name)).collect()
+}
+
+fn assignment(context: &Context<'_>, name: &str) -> ClusterLoadAssignment {
+    let endpoints = find(context, name).unwrap_or_default();
+    ClusterLoadAssignment { cluster_name: name.to_owned(), endpoints, ..ClusterLoadAssignment::default() }
+}
+
+fn find(context: &Context<'_>, name: &str) -> Option<Vec<LocalityLbEndpoints>> {
+    let (port, subset, host) = parse_name(name)?;
+    let service = context.scope.service(host)?;
+    let rule = context.snapshot.destination_rule(context.proxy, service);
+    let subset = match (&rule, subset) {
+        (_, "") => None,
+        (Some(rule), subset) => rule.subset(subset),
+        (None, _) => None,
+    };
+    let policy = Policy::new(context.mesh(), rule.as_ref().map(|rule| &rule.rule), subset, port);
+    let labels = subset.map(|subset| &subset.labels);
+    Some(of_service(context, service, service.port(port)?, &policy, labels, false))
+}
+
+/// Port, subset and host of `outbound|PORT|SUBSET|HOST`, or of the form in which it is a server name.
+fn parse_name(name: &str) -> Option<(u32, &str, &str)> {
+    let mut parts = match name.strip_prefix("outbound|") {
+        Some(rest) => rest.splitn(3, '|'),
+        None => return parse_server_name(name),
+    };
+    Some((parts.next()?.parse().ok()?, parts.next()?, parts.next()?))
+}
+
+fn parse_server_name(name: &str) -> Option<(u32, &str, &str)> {
+    let mut parts = name.strip_prefix("outbound_.")?.splitn(3, "_.");
+    Some((parts.next()?.parse().ok()?, parts.next()?, parts.next()?))
+}
+
+/// Who serves a port of a service, or a subset of them. `by_name` is for clusters that resolve names themselves.
+pub(crate) fn of_service(
+    context: &Context<'_>,
+    service: &Service,
+    port: &Port,
+    policy: &Policy<'_>,
+    labels: Option<&BTreeMap<String, String>>,
+    by_name: bool,
+) -> Vec<LocalityLbEndpoints> {
+    let endpoints = context.snapshot.endpoints(service, port.number).iter();
+    let usable = endpoints.filter(|endpoint| {
+        (by_name || !matches!(endpoint.address, Address::Name(..)))
+            && labels.is_none_or(|labels| labels.iter().all(|(name, value)| endpoint.labels.get(name) == Some(value)))
+            && is_visible(context, endpoint)
+            // A service that spreads by distance needs to know of the unhealthy, to tell when to go further.
+            && (endpoint.health == Health::Healthy || service.traffic_distribution != TrafficDistribution::Any)
+    });
+    let mut by_locality: BTreeMap<&Locality, Vec<&Endpoint>> = BTreeMap::new();
+    for endpoint in usable {
+        by_locality.entry(&endpoint.locality).or_default().push(endpoint);
+    }
+    let groups: Vec<Group<'_>> =
+        by_locality.into_iter().map(|(locality, endpoints)| Group::new(locality.clone(), endpoints)).collect();
+    let spread = Spread::new(context.mesh(), policy.load_balancer, service);
+    let groups = spread.apply(groups, context.proxy, policy.outlier_detection.is_some());
+    groups.into_iter().map(|group| encode_group(context, group)).collect()
+}
+
+fn is_visible(context: &Context<'_>, endpoint: &Endpoint) -> bool {
+    let view = &context.proxy.metadata.requested_network_view;
+    view.is_empty() || endpoint.network.is_empty() || view.contains(&endpoint.network)
+}
+
+fn encode_group(context: &Context<'_>, group: Group<'_>) -> LocalityLbEndpoints {
+    let locality = &group.locality;
+    LocalityLbEndpoints {
+        locality: Some(core::Locality {
+            region: locality.region.clone(),
+            zone: locality.zone.clone(),
+            sub_zone: locality.subzone.clone(),
+        }),
+        load_balancing_weight: Some(UInt32Value { value: group.weight }),
+        priority: group.priority,
+        lb_endpoints: group.endpoints.into_iter().map(|endpoint| encode(context, endpoint)).collect(),
+        ..LocalityLbEndpoints::default()
+    }
+}
+
+fn encode(context: &Context<'_>, endpoint: &Endpoint) -> LbEndpoint {
+    let address = match &endpoint.address {
+        Address::Ip(host, port) | Address::Name(host, port) => convert::address(host, *port),
+        Address::Unix(path) => convert::address(&format!("unix://{path}"), 0),
+    };
+    let status = match endpoint.health {
+        // Unknown is what Envoy takes for healthy when nobody checks.
+        Health::Healthy => HealthStatus::Unknown,
+        Health::Unhealthy => HealthStatus::Unhealthy,
+    };
+    LbEndpoint {
+        health_status: status.into(),
+        metadata: Some(workload_metadata(endpoint, &context.proxy.cluster_id)),
+        load_balancing_weight: Some(UInt32Value { value: endpoint.weight.max(1) }),
+        host_identifier: Some(HostIdentifier::Endpoint(endpoint::Endpoint {
+            address: Some(address),
+            ..endpoint::Endpoint::default()
+        })),
+    }
+}
+
+/// `workload;namespace;service;revision;cluster`: what metrics call the other side, known before it has answered.
+fn workload_metadata(endpoint: &Endpoint, cluster: &str) -> Metadata {
+    let label = |names: &[&str]| names.iter().find_map(|name| endpoint.labels.get(*name)).map(String::as_str);
+    let service = label(&["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"]);
+    let revision = label(&["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"]);
+    let workload = format!(
+        "{};{};{};{};{cluster}",
+        endpoint.workload_name,
+        endpoint.namespace,
+        service.unwrap_or(&endpoint.workload_name),
+        revision.filter(|revision| *revision != "latest").unwrap_or_default(),
+    );
+    let fields = HashMap::from([("workload".to_owned(), Value { kind: Some(ValueKind::StringValue(workload)) })]);
+    Metadata {
+        filter_metadata: HashMap::from([("istio".to_owned(), Struct { fields })]),
+        typed_filter_metadata: HashMap::new(),
+    }
+}
