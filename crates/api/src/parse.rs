@@ -4,6 +4,7 @@ mod decode;
 mod diagnostic;
 mod envelope;
 mod foreign;
+mod mesh;
 mod read;
 mod scalar;
 mod tree;
@@ -12,12 +13,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 pub use self::diagnostic::{Diagnostic, Severity};
+pub use self::mesh::{mesh_config, mesh_config_of};
 pub use self::tree::{File, Position, Span, Tree};
 
-use self::decode::Rules;
-use crate::mesh::MeshConfig;
-use crate::meta::{Key, Kind, Object};
-use crate::validate::{Finding, Findings, validate, validate_mesh};
+use crate::meta::{Key, Object};
+use crate::validate::{Finding, Findings, validate};
 
 /// A resource that says nothing unknown; whether it makes sense is for [`validate`].
 #[derive(Clone, Debug)]
@@ -48,7 +48,7 @@ impl Loaded {
 ///
 /// A document can yield one resource, several (a `List`), findings, or a resource and warnings about it.
 pub fn documents(text: &str, origin: &str) -> Vec<Result<Parsed, Diagnostic>> {
-    let file = Arc::new(File { origin: origin.into(), text: text.to_owned() });
+    let file = File::new(origin, text);
     let mut found = Vec::new();
     for (number, document) in read::documents(&file).into_iter().enumerate() {
         match document {
@@ -74,7 +74,10 @@ pub fn load(text: &str, origin: &str) -> Loaded {
         let findings = validate(&object);
         let key = object.key();
         report(&findings, &tree, Some(&key.to_string()), &mut loaded.diagnostics);
-        if !findings.is_accepted() {
+        let mesh_problems = mesh::problems_in(&object, &tree);
+        let usable = findings.is_accepted() && !mesh_problems.iter().any(Diagnostic::is_error);
+        loaded.diagnostics.extend(mesh_problems);
+        if !usable {
             continue;
         }
         if let Some(earlier) = seen.insert(key.clone(), loaded.objects.len()) {
@@ -89,55 +92,7 @@ pub fn load(text: &str, origin: &str) -> Loaded {
     loaded
 }
 
-/// Reads and validates mesh settings: a `MeshConfig`, as in the key `mesh` of the ConfigMap `istio`, or that ConfigMap.
-///
-/// What the text leaves out has Istio's defaults. `None` comes with at least one error.
-pub fn mesh_config(text: &str, origin: &str) -> (Option<MeshConfig>, Vec<Diagnostic>) {
-    let file = Arc::new(File { origin: origin.into(), text: text.to_owned() });
-    let mut documents = read::documents(&file).into_iter();
-    let root = match documents.next() {
-        None => return (Some(MeshConfig::default()), Vec::new()),
-        Some(Err(diagnostic)) => return (None, vec![*diagnostic]),
-        Some(Ok(root)) => root,
-    };
-    if root.get("kind").is_some() {
-        return mesh_of_resources(text, origin);
-    }
-    let tree = Tree { file, root, secret: false };
-    let (config, misfits) = decode::decode::<MeshConfig>(&tree.root, tree.locate(""), Rules::Protobuf);
-    let mut diagnostics: Vec<_> = misfits.into_iter().map(|misfit| tree.misfit(misfit)).collect();
-    let config = config.map(MeshConfig::with_default_providers).filter(|config| {
-        let findings = validate_mesh(config);
-        report(&findings, &tree, None, &mut diagnostics);
-        findings.is_accepted()
-    });
-    (config, diagnostics)
-}
-
-/// Mesh settings from the ConfigMap `istio` in `istio-system`, if this is it.
-pub fn mesh_config_of(object: &Object) -> Option<(Option<MeshConfig>, Vec<Diagnostic>)> {
-    let crate::meta::Spec::ConfigMap(config_map) = &object.spec else { return None };
-    if object.meta.name != "istio" || object.meta.namespace != "istio-system" {
-        return None;
-    }
-    let origin = match &object.source {
-        Some(source) => format!("{source}: mesh of {}", object.key()),
-        None => format!("mesh of {}", object.key()),
-    };
-    Some(mesh_config(config_map.data.get("mesh")?, &origin))
-}
-
-fn mesh_of_resources(text: &str, origin: &str) -> (Option<MeshConfig>, Vec<Diagnostic>) {
-    let Loaded { objects, mut diagnostics } = load(text, origin);
-    let Some((config, findings)) = objects.iter().find_map(|object| mesh_config_of(object)) else {
-        let message = format!("this holds no {} istio-system/istio with the key `mesh`", Kind::ConfigMap);
-        diagnostics.push(Diagnostic::about_file(Severity::Error, origin, message));
-        return (None, diagnostics);
-    };
-    diagnostics.extend(findings);
-    (config, diagnostics)
-}
-
+/// Adds what validation found, each finding at its field.
 fn report(findings: &Findings, tree: &Tree, resource: Option<&str>, diagnostics: &mut Vec<Diagnostic>) {
     let mut add = |severity, finding: &Finding| {
         let mut diagnostic =

@@ -19,6 +19,9 @@ use crate::duration::Duration;
 
 pub(crate) use self::expect::suggestion;
 
+/// More of them tell nobody more.
+const MAX_MISFITS: usize = 100;
+
 /// Whose rules hold.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Rules {
@@ -26,6 +29,8 @@ pub(crate) enum Rules {
     Protobuf,
     /// Kubernetes': names as they are; an unknown field is a warning, for newer versions than ours have more of them.
     Kubernetes,
+    /// Kubernetes', and no value may appear in a message.
+    KubernetesSecret,
 }
 
 /// Something that does not fit its type.
@@ -57,11 +62,19 @@ struct Context {
 
 impl Context {
     fn error(&self, span: Span, message: impl Into<String>, hint: Option<String>) {
-        self.misfits.borrow_mut().push(Misfit { span, message: message.into(), hint, is_error: true });
+        self.note(Misfit { span, message: message.into(), hint, is_error: true });
     }
 
     fn warning(&self, span: Span, message: impl Into<String>, hint: Option<String>) {
-        self.misfits.borrow_mut().push(Misfit { span, message: message.into(), hint, is_error: false });
+        self.note(Misfit { span, message: message.into(), hint, is_error: false });
+    }
+
+    fn note(&self, misfit: Misfit) {
+        let mut misfits = self.misfits.borrow_mut();
+        // An error past the limit would go unseen only if all before it were warnings.
+        if misfits.len() < MAX_MISFITS || misfit.is_error && !misfits.iter().any(|misfit| misfit.is_error) {
+            misfits.push(misfit);
+        }
     }
 
     /// A failure that a type came up with does not know its place: it is the value's, or that of a key it names.
@@ -172,6 +185,9 @@ impl<'t> Decoder<'t, '_> {
     }
 
     fn wrong(&self, expected: &str, hint: Option<String>) {
+        if self.context.rules == Rules::KubernetesSecret {
+            return self.context.error(self.at, format!("{expected} was expected here"), None);
+        }
         let message = format!("{expected} was expected here, not {}", expect::describe(self.node));
         self.context.error(self.at, message, hint);
     }

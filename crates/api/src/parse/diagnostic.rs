@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use super::tree::{File, Span};
 
+/// How much of a line is shown.
+const MAX_EXCERPT: usize = 160;
+
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Severity {
@@ -96,22 +99,39 @@ impl fmt::Display for Diagnostic {
         }
         write!(f, "{}: ", self.severity)?;
         if let Some(resource) = &self.resource {
-            write!(f, "{resource}: ")?;
+            write!(f, "{}: ", printable(resource))?;
         }
-        write!(f, "{}", self.message)?;
+        write!(f, "{}", printable(&self.message))?;
         if !self.source_line.is_empty() {
-            let number = self.line.to_string();
-            let gutter = " ".repeat(number.len());
-            // Tabs stay tabs, so that the carets stand where the text does.
-            let indent: String = (self.source_line.chars().take(self.column.saturating_sub(1)))
-                .map(|c| if c == '\t' { '\t' } else { ' ' })
-                .collect();
-            let carets = "^".repeat(self.end_column.saturating_sub(self.column).max(1));
-            write!(f, "\n{number} | {}\n{gutter} | {indent}{carets}", self.source_line.trim_end())?;
+            self.excerpt(f)?;
         }
         if let Some(hint) = &self.hint {
-            write!(f, "\n  = hint: {hint}")?;
+            write!(f, "\n  = hint: {}", printable(hint))?;
         }
         Ok(())
     }
+}
+
+impl Diagnostic {
+    /// The line with carets below; of a long line, the part around them.
+    fn excerpt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let column = self.column.saturating_sub(1);
+        let skipped = if column > MAX_EXCERPT / 2 { column - MAX_EXCERPT / 4 } else { 0 };
+        let part: String = self.source_line.trim_end().chars().skip(skipped).take(MAX_EXCERPT).collect();
+        let number = self.line.to_string();
+        let gutter = " ".repeat(number.len());
+        let dots = if skipped > 0 { "…" } else { "" };
+        writeln!(f, "\n{number} | {dots}{}", printable(&part))?;
+        // Tabs stay tabs, so that the carets stand where the text does.
+        let before = dots.chars().chain(part.chars().take(column - skipped));
+        let indent: String = before.map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+        let width =
+            self.end_column.saturating_sub(self.column).clamp(1, MAX_EXCERPT - (column - skipped).min(MAX_EXCERPT - 1));
+        write!(f, "{gutter} | {indent}{}", "^".repeat(width))
+    }
+}
+
+/// What comes from a file must not steer the terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\t' && c != '\n' { '\u{fffd}' } else { c }).collect()
 }

@@ -246,7 +246,7 @@ impl Reader<'_> {
             let entries = root.entries().iter().filter(is_own).cloned().collect();
             let node = Node { span: root.span, value: Value::Mapping(entries) };
             return match kind {
-                Kind::Secret => self.decode(&node, root.span, Rules::Kubernetes).map(Spec::Secret),
+                Kind::Secret => self.decode(&node, root.span, Rules::KubernetesSecret).map(Spec::Secret),
                 _ => self.decode(&node, root.span, Rules::Kubernetes).map(Spec::ConfigMap),
             };
         }

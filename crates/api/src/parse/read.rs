@@ -111,6 +111,8 @@ struct Reader<'a> {
     first_line: usize,
     anchors: HashMap<usize, Anchor>,
     aliased: usize,
+    /// The last line of the chunk.
+    last_line: usize,
     /// Whether the text seems to hold a Secret, whose lines must not be shown.
     secret: bool,
 }
@@ -124,7 +126,8 @@ impl<'a> Reader<'a> {
     fn new(file: &'a Arc<File>, first_line: usize, text: &'a str, reindented: &'a HashSet<usize>) -> Self {
         let parser = Parser::new_from_str(text);
         let secret = text.contains("Secret");
-        Reader { file, reindented, parser, first_line, anchors: HashMap::new(), aliased: 0, secret }
+        let last_line = first_line + text.lines().count();
+        Reader { file, reindented, parser, first_line, anchors: HashMap::new(), aliased: 0, last_line, secret }
     }
 
     fn documents(&mut self) -> (Vec<Node>, Option<Problem>) {
@@ -274,8 +277,9 @@ impl<'a> Reader<'a> {
     fn syntax(&self, error: &ScanError) -> Problem {
         let mut start = self.position(error.marker());
         let info = error.info();
-        let last_line = self.file.text.lines().count();
-        let at_end = start.line >= last_line && self.file.line(start.line).chars().count() < start.column;
+        let last_line = self.last_line;
+        let at_end = start.line > last_line
+            || start.line == last_line && self.file.line(last_line).chars().count() < start.column;
         if at_end {
             // What is missing is missing after the last thing there is.
             let lines = (1..=last_line.min(start.line)).rev().map(|line| (line, self.file.line(line).trim_end()));

@@ -23,18 +23,26 @@ pub struct Span {
 }
 
 /// The text a document was read from, shared by its documents.
-#[derive(Debug, Eq, PartialEq)]
+#[derive(Debug)]
 pub struct File {
     /// The file's name, as it was given to us.
     pub origin: Arc<str>,
     /// The whole text.
     pub text: String,
+    /// Where each line begins.
+    lines: Vec<usize>,
 }
 
 impl File {
+    pub(crate) fn new(origin: &str, text: &str) -> Arc<File> {
+        let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        Arc::new(File { origin: origin.into(), text: text.to_owned(), lines })
+    }
+
     /// The text of a line, counted from 1.
     pub fn line(&self, line: usize) -> &str {
-        self.text.lines().nth(line.saturating_sub(1)).unwrap_or_default()
+        let begin = line.checked_sub(1).and_then(|index| self.lines.get(index));
+        begin.and_then(|begin| self.text[*begin..].lines().next()).unwrap_or_default()
     }
 }
 

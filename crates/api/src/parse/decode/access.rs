@@ -26,7 +26,9 @@ pub(super) fn known<'t>(entries: &'t [Entry], fields: &'static [&'static str], c
             let (message, hint) = expect::unknown_field(&entry.key, fields, &context.scopes.borrow());
             match context.rules {
                 Rules::Protobuf => context.error(entry.key_span, message, hint),
-                Rules::Kubernetes => context.warning(entry.key_span, format!("{message}; it is ignored"), hint),
+                Rules::Kubernetes | Rules::KubernetesSecret => {
+                    context.warning(entry.key_span, format!("{message}; it is ignored"), hint)
+                }
             }
             continue;
         };
