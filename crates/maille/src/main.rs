@@ -1,2 +1,18 @@
-//! The `maille` command line: a thin main.
-fn main() {}
+//! The `maille` command line: a thin main, one module per command.
+
+mod cli;
+mod completion;
+mod diagnostics;
+mod failure;
+mod terminal;
+mod validate;
+mod version;
+
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    cli::run()
+}

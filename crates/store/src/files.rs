@@ -10,6 +10,10 @@ mod listing;
 mod notices;
 mod said;
 
+mod once;
+
+pub use once::{Checked, check};
+
 use std::io;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};

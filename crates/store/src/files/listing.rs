@@ -122,7 +122,7 @@ impl Listing {
 }
 
 /// The names that count in a directory, sorted: YAML and JSON, and neither hidden nor an editor's own.
-fn names_in(directory: &Path) -> io::Result<BTreeSet<PathBuf>> {
+pub(super) fn names_in(directory: &Path) -> io::Result<BTreeSet<PathBuf>> {
     let mut names = BTreeSet::new();
     for entry in fs::read_dir(directory)? {
         let name = entry?.file_name();
@@ -171,21 +171,18 @@ impl Stamp {
 /// The whole text of a file, and the stamp of just what was read.
 pub(super) fn read(path: &Path) -> Result<(String, Stamp), String> {
     let mut file = File::open(path).map_err(|error| error.to_string())?;
-    let meta = file.metadata().map_err(|error| error.to_string())?;
-    if meta.size() > LARGEST {
-        return Err(format!(
-            "{} MiB is more than any configuration; the limit is {} MiB",
-            meta.size() >> 20,
-            LARGEST >> 20
-        ));
+    let text = text_of(&mut file)?;
+    Ok((text, Stamp::of(&file.metadata().map_err(|error| error.to_string())?)))
+}
+
+/// Everything that can be read here, if it is text and of a configuration's size.
+pub(super) fn text_of(source: &mut impl Read) -> Result<String, String> {
+    let mut bytes = Vec::new();
+    source.take(LARGEST + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(format!("more than {} MiB is no configuration", LARGEST >> 20));
     }
-    let mut bytes = Vec::with_capacity(meta.size() as usize);
-    file.by_ref().take(LARGEST).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-    let stamp = Stamp::of(&file.metadata().map_err(|error| error.to_string())?);
-    match String::from_utf8(bytes) {
-        Ok(text) => Ok((text, stamp)),
-        Err(error) => {
-            Err(format!("not UTF-8 text: the byte at offset {} fits no character", error.utf8_error().valid_up_to()))
-        }
-    }
+    String::from_utf8(bytes).map_err(|error| {
+        format!("not UTF-8 text: the byte at offset {} fits no character", error.utf8_error().valid_up_to())
+    })
 }

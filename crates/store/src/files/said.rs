@@ -68,16 +68,9 @@ impl Said {
         let mut files: Vec<_> = self.files.iter().collect();
         files.sort_by_key(|(path, _)| (listed.get(path.as_path()).copied().unwrap_or(usize::MAX), path.as_path()));
         let mut problems = faults(listing);
-        let mut union: BTreeMap<Key, Arc<Object>> = BTreeMap::new();
-        for (_, said) in files {
-            problems.extend(said.problems.iter().cloned());
-            for object in &said.objects {
-                match union.get(&object.key()) {
-                    Some(first) => problems.push(said_twice(first, object)),
-                    None => drop(union.insert(object.key(), object.clone())),
-                }
-            }
-        }
+        problems.extend(files.iter().flat_map(|(_, said)| &said.problems).cloned());
+        let (union, conflicts) = unite(files.iter().flat_map(|(_, said)| &said.objects));
+        problems.extend(conflicts);
         Outcome { changes: self.turn_into(union), problems, waiting }
     }
 
@@ -147,7 +140,21 @@ fn faults(listing: &Listing) -> Vec<Diagnostic> {
     unreadable.chain(missing).collect()
 }
 
-/// Two files claim the same object; what the first says stands.
+/// Objects from several files: the first word on each stands, and every other is a fault.
+pub(super) fn unite<'a>(
+    objects: impl IntoIterator<Item = &'a Arc<Object>>,
+) -> (BTreeMap<Key, Arc<Object>>, Vec<Diagnostic>) {
+    let (mut union, mut conflicts) = (BTreeMap::<Key, Arc<Object>>::new(), Vec::new());
+    for object in objects {
+        match union.get(&object.key()) {
+            Some(first) => conflicts.push(said_twice(first, object)),
+            None => drop(union.insert(object.key(), object.clone())),
+        }
+    }
+    (union, conflicts)
+}
+
+/// Two files claim the same object.
 fn said_twice(first: &Object, second: &Object) -> Diagnostic {
     let place = |object: &Object| object.source.as_ref().map_or_else(String::new, ToString::to_string);
     let source = second.source.as_ref();

@@ -1,0 +1,26 @@
+//! What reaches the screen: colours on a terminal, plain text in a pipe.
+
+use std::io::{ErrorKind, Write};
+use std::process::ExitCode;
+
+use owo_colors::OwoColorize;
+
+use crate::failure::{Failure, Outcome};
+
+/// Prints to stdout. A reader that went away (`| head`) is no failure.
+pub(crate) fn out(text: &str) -> Outcome {
+    match writeln!(anstream::stdout().lock(), "{text}") {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::running(format!("cannot write to stdout: {error}"))),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Prints to stderr. There is nobody left to tell when that fails.
+pub(crate) fn err(text: &str) {
+    let _ = writeln!(anstream::stderr().lock(), "{text}");
+}
+
+/// Prints a failure to stderr.
+pub(crate) fn error(message: &str) {
+    err(&format!("{} {message}", "error:".red().bold()));
+}
