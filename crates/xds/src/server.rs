@@ -5,8 +5,9 @@
 //!
 //! - Only what changed is sent, by resource version; a name newly subscribed to is answered even if unchanged.
 //! - One response per type is outstanding; the next waits for its ACK or NACK and carries the newest world.
-//! - Make before break: additions go clusters, endpoints, listeners, routes, each when the one before is accepted and
-//!   has what it needs; a cluster is removed only when every listener and route of the new world has been accepted.
+//! - Make before break: additions go clusters, endpoints, listeners, routes. Listeners wait until the clusters are
+//!   accepted and have their endpoints, routes wait for listeners as well; a cluster is removed only when every
+//!   listener and route of the new world has been accepted.
 //! - A cluster that changed gets its endpoints again, because Envoy waits for them.
 //! - A refusal is remembered by resource. What was refused is not sent again until it changes.
 

@@ -1,5 +1,6 @@
 //! Our client against our server, over loopback sockets.
 
+#[path = "support/server.rs"]
 mod support;
 
 use std::sync::Arc;

@@ -189,8 +189,8 @@ impl Engine {
         use TypeUrl::*;
         let quiet = |before: &[TypeUrl]| before.iter().all(|type_url| self.is_quiet(*type_url, world));
         match type_url {
-            Cluster | Secret | ExtensionConfig | Runtime => true,
-            Endpoint => quiet(&[Cluster]),
+            // Envoy accepts clusters only once they are warm, so what warms them must not wait for that.
+            Cluster | Endpoint | Secret | ExtensionConfig | Runtime => true,
             Listener => quiet(&[Cluster, Endpoint]),
             Route | ScopedRoute | VirtualHost => quiet(&[Cluster, Endpoint, Listener]),
         }

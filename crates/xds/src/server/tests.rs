@@ -189,12 +189,12 @@ fn delta_changed_clusters_get_their_endpoints_again() {
         "
         world c:a>ea c:b>eb e:ea e:eb         =>
         ask cds                               => cds +a +b
-        ask eds +ea +eb                       =>
-        ack cds                               => eds +ea +eb
+        ask eds +ea +eb                       => eds +ea +eb
+        ack cds                               =>
         ack eds                               =>
-        world c:a:2>ea c:b>eb e:ea e:eb       => cds +a
-        ack cds                               => eds +ea
+        world c:a:2>ea c:b>eb e:ea e:eb       => cds +a | eds +ea
         ack eds                               =>
+        ack cds                               =>
         ",
     );
 }
@@ -369,9 +369,9 @@ fn sotw_start_update_and_removal() {
         ack eds a n                           => rds +r
         ack rds r                             => cds +a +n
         ack cds                               =>
-        world c:a:2>a c:n>n e:a e:n l:x>r r:r:2 => cds +a +n
-        ack cds                               => eds +a
+        world c:a:2>a c:n>n e:a e:n l:x>r r:r:2 => cds +a +n | eds +a
         ack eds a n                           =>
+        ack cds                               =>
         ",
     );
 }

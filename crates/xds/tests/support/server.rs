@@ -48,13 +48,11 @@ impl Server {
         let source = Arc::new(Source { worlds: receiver, refusals: refusals_in, status: status_in });
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(async move {
-            let serving = tonic::transport::Server::builder()
+            tonic::transport::Server::builder()
                 .add_service(service::ads(source, "test"))
-                .serve_with_incoming(TcpListenerStream::new(listener));
-            tokio::select! {
-                result = serving => result.unwrap(),
-                _ = stopped => {}
-            }
+                .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async { drop(stopped.await) })
+                .await
+                .unwrap();
         });
         Self { address, worlds, refusals: Mutex::new(refusals), status, stop, task }
     }
