@@ -7,6 +7,8 @@ mod foreign;
 mod mesh;
 mod read;
 mod scalar;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 use std::collections::HashMap;

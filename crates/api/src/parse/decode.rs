@@ -49,7 +49,8 @@ pub(crate) fn decode<'t, T: Deserialize<'t>>(node: &'t Node, at: Span, rules: Ru
     if let Err(failure) = &value {
         context.note_failure(failure, node, at);
     }
-    let misfits = context.misfits.into_inner();
+    let mut misfits = context.misfits.into_inner();
+    misfits.sort_by_key(|misfit| misfit.span.start);
     (value.ok().filter(|_| !misfits.iter().any(|misfit| misfit.is_error)), misfits)
 }
 
@@ -337,9 +338,7 @@ impl<'t> Deserializer<'t> for Decoder<'t, '_> {
         visitor: V,
     ) -> Result<V::Value, Failure> {
         if !matches!(self.node.value, Value::Mapping(_)) {
-            let names = fields.iter().take(4).copied().collect::<Vec<_>>().join(", ");
-            let more = if fields.len() > 4 { ", …" } else { "" };
-            self.wrong("a mapping", (!fields.is_empty()).then(|| format!("its fields are {names}{more}")));
+            self.wrong("a mapping", expect::mapping_hint(self.node, fields));
         }
         let entries = access::known(self.node.entries(), fields, self.context);
         self.context.scopes.borrow_mut().push(fields);

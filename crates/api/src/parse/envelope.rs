@@ -10,7 +10,7 @@ use super::decode::{Misfit, Rules, decode, suggestion};
 use super::diagnostic::{Diagnostic, Severity};
 use super::tree::{Entry, File, Node, Span, Tree, Value};
 use super::{Parsed, foreign};
-use crate::meta::{Kind, Object, ObjectMeta, Source, Spec};
+use crate::meta::{Kind, Object, ObjectMeta, Source, Spec, UnknownKind};
 use crate::timestamp;
 
 const ISTIO: &str = "networking.istio.io";
@@ -153,11 +153,7 @@ impl Reader<'_> {
                 let message = format!("there is no {kind} in `{api_version}`");
                 self.error(version_entry.span(), message, Some(format!("write `apiVersion: {}`", kind.api_version())));
             }
-            Err(error) => {
-                let names: Vec<_> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
-                let hint = suggestion(name, &names).map(|meant| format!("did you mean `{meant}`?"));
-                self.error(entry.span(), error.to_string(), hint);
-            }
+            Err(_) => self.unknown_kind(name, entry.span()),
         }
         None
     }
@@ -167,17 +163,22 @@ impl Reader<'_> {
         if let Ok(kind) = name.parse::<Kind>() {
             let message = format!("`apiVersion` is missing, so nobody knows whose {kind} this is");
             self.error(span, message, Some(format!("add the line `apiVersion: {}`", kind.api_version())));
-        } else if let Some((Severity::Error, message)) =
-            foreign::group_of(name).and_then(|group| foreign::verdict(group, name))
-        {
-            self.error(span, message, None);
-        } else {
-            self.error(
-                span,
-                "`apiVersion` is missing",
-                Some("add a line such as `apiVersion: networking.istio.io/v1`".into()),
-            );
+            return;
         }
+        let Some(api_version) = foreign::api_version_of(name) else {
+            return self.unknown_kind(name, span);
+        };
+        let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
+        match foreign::verdict(group, name) {
+            Some((Severity::Error, message)) => self.error(span, message, None),
+            _ => self.error(span, "`apiVersion` is missing", Some(format!("add the line `apiVersion: {api_version}`"))),
+        }
+    }
+
+    fn unknown_kind(&mut self, name: &str, span: Span) {
+        let names: Vec<_> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
+        let hint = suggestion(name, &names).map(|meant| format!("did you mean `{meant}`?"));
+        self.error(span, UnknownKind(name.to_owned()).to_string(), hint);
     }
 
     fn unknown_keys(&mut self, kind: Kind) {

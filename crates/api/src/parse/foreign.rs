@@ -25,20 +25,19 @@ pub(super) fn verdict(group: &str, kind: &str) -> Option<(Severity, String)> {
     })
 }
 
-/// Where a kind belongs that was written without its `apiVersion`.
-pub(super) fn group_of(kind: &str) -> Option<&'static str> {
+/// The `apiVersion` of a kind that was written without.
+pub(super) fn api_version_of(kind: &str) -> Option<&'static str> {
     match kind {
-        "AuthorizationPolicy" | "PeerAuthentication" | "RequestAuthentication" => Some("security.istio.io"),
-        "EnvoyFilter" | "ProxyConfig" => Some("networking.istio.io"),
-        "Telemetry" => Some("telemetry.istio.io"),
-        "WasmPlugin" => Some("extensions.istio.io"),
-        kind if CORE.contains(&kind) => Some(""),
-        "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" => Some("apps"),
-        "Job" | "CronJob" => Some("batch"),
-        "HTTPRoute" | "GRPCRoute" | "TLSRoute" | "TCPRoute" | "GatewayClass" | "ReferenceGrant" => {
-            Some("gateway.networking.k8s.io")
-        }
-        "Ingress" | "NetworkPolicy" => Some("networking.k8s.io"),
+        "AuthorizationPolicy" | "PeerAuthentication" | "RequestAuthentication" => Some("security.istio.io/v1"),
+        "EnvoyFilter" => Some("networking.istio.io/v1alpha3"),
+        "ProxyConfig" => Some("networking.istio.io/v1beta1"),
+        "Telemetry" => Some("telemetry.istio.io/v1"),
+        "WasmPlugin" => Some("extensions.istio.io/v1alpha1"),
+        kind if CORE.contains(&kind) => Some("v1"),
+        "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" => Some("apps/v1"),
+        "Job" | "CronJob" => Some("batch/v1"),
+        "HTTPRoute" | "GRPCRoute" | "GatewayClass" => Some("gateway.networking.k8s.io/v1"),
+        "Ingress" | "NetworkPolicy" => Some("networking.k8s.io/v1"),
         _ => None,
     }
 }

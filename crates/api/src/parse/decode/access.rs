@@ -33,7 +33,7 @@ pub(super) fn known<'t>(entries: &'t [Entry], fields: &'static [&'static str], c
             continue;
         };
         if let Some(line) = lines.insert(field, entry.key_span.start.line) {
-            let message = format!("`{}` is `{field}` once more; the first is in line {line}", entry.key);
+            let message = format!("`{field}` is here twice; the first is in line {line}");
             context.error(entry.key_span, message, None);
         } else if !entry.value.is_null() {
             known.push((field, entry));

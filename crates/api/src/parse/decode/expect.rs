@@ -24,8 +24,23 @@ pub(super) fn string_hint(node: &Node) -> Option<String> {
     match &node.value {
         Value::Scalar { text, plain: true } if !scalar::is_null(text) => Some(format!("quote it: \"{text}\"")),
         Value::Scalar { .. } => Some("an empty string is written \"\"".to_owned()),
-        Value::Sequence(items) if items.len() == 1 => Some("one value is written without the dash".to_owned()),
+        Value::Sequence(items) if items.len() == 1 => Some("one value is written by itself, not in a list".to_owned()),
         _ => None,
+    }
+}
+
+/// What the mapping would have in it.
+pub(super) fn mapping_hint(node: &Node, fields: &[&str]) -> Option<String> {
+    match (&node.value, fields) {
+        (_, []) => None,
+        (Value::Scalar { text, .. }, ["exact", "prefix", "regex"]) if !node.is_null() => {
+            Some(format!("the text itself is matched by {{exact: \"{text}\"}}"))
+        }
+        _ => {
+            let names = fields.iter().take(4).copied().collect::<Vec<_>>().join(", ");
+            let more = if fields.len() > 4 { ", …" } else { "" };
+            Some(format!("its fields are {names}{more}"))
+        }
     }
 }
 

@@ -1,0 +1,28 @@
+//! Every file in `tests/fixtures/mistakes` yields exactly the findings in the `.txt` beside it.
+//!
+//! `UPDATE_EXPECT=1 cargo test -p maille-api` writes them anew; read the difference.
+
+use super::fixtures;
+use crate::parse::load;
+
+#[test]
+fn mistakes_are_found_where_they_are() {
+    let mut differences = Vec::new();
+    for (name, text) in fixtures("mistakes") {
+        let expected =
+            format!("{}/tests/fixtures/mistakes/{name}", env!("CARGO_MANIFEST_DIR")).replace(".yaml", ".txt");
+        let loaded = load(&text, &name);
+        let mut found: String = loaded.diagnostics.iter().map(|diagnostic| format!("{diagnostic}\n\n")).collect();
+        for object in &loaded.objects {
+            found += &format!("used: {}\n", object.key());
+        }
+        if std::env::var_os("UPDATE_EXPECT").is_some() {
+            std::fs::write(&expected, &found).unwrap();
+        }
+        let wanted = std::fs::read_to_string(&expected).unwrap_or_default();
+        if found != wanted {
+            differences.push(format!("=== {name}\n--- wanted\n{wanted}\n--- found\n{found}"));
+        }
+    }
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
