@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use maille_api::networking::destination_rule::{DestinationRule, Subset};
+use maille_api::networking::destination_rule::{ClientTlsMode, DestinationRule, Subset};
 use maille_api::{Key, Kind, ObjectMeta};
 
 use crate::host::{HostMap, resolve_short_name};
@@ -72,6 +72,7 @@ impl RuleIndex {
         warnings: &mut Vec<Warning>,
     ) {
         let namespace = meta.namespace.as_str();
+        warn_of_tls(meta, rule, warnings);
         let selector = rule.workload_selector.as_ref().map(|selector| selector.match_labels.clone());
         let export_to: BTreeSet<String> = match selector {
             // A rule for some workloads of a namespace means nothing to other namespaces.
@@ -130,6 +131,31 @@ impl RuleIndex {
         let (_, rules) = self.exported.get(owner)?.most_specific(hostname)?;
         let visible: Vec<_> = rules.iter().filter(|rule| rule.exported_to(client)).cloned().collect();
         (!visible.is_empty()).then_some(visible)
+    }
+}
+
+/// What a rule says about TLS that will not come to pass as its author may think.
+fn warn_of_tls(meta: &ObjectMeta, rule: &DestinationRule, warnings: &mut Vec<Warning>) {
+    let subsets = rule.subsets.iter().filter_map(|subset| subset.traffic_policy.as_ref());
+    let policies = rule.traffic_policy.iter().chain(subsets);
+    let settings = policies.flat_map(|policy| {
+        policy.tls.iter().chain(policy.port_level_settings.iter().filter_map(|of_port| of_port.tls.as_ref()))
+    });
+    for tls in settings {
+        let by_credential = !tls.credential_name.is_empty() && rule.workload_selector.is_none();
+        let message = match tls.mode {
+            ClientTlsMode::IstioMutual => format!(
+                "ISTIO_MUTUAL needs identities of workloads, which this version does not issue: connections to {} fail",
+                rule.host
+            ),
+            ClientTlsMode::Simple | ClientTlsMode::Mutual if by_credential => format!(
+                "credentialName counts on gateways, and on sidecars that a workloadSelector names: other sidecars \
+                 speak to {} without TLS",
+                rule.host
+            ),
+            _ => continue,
+        };
+        warnings.push(Warning { key: key(Kind::DestinationRule, meta), message });
     }
 }
 

@@ -6,6 +6,7 @@ mod targets;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use maille_api::core::Secret;
 use maille_api::mesh::MeshConfig;
 use maille_api::networking::{DestinationRule, Gateway, Sidecar};
 use maille_api::{Object, ObjectMeta, Spec};
@@ -56,6 +57,7 @@ pub struct Snapshot {
     gateways: Vec<(ObjectMeta, Gateway)>,
     /// By namespace, those with a selector first.
     sidecars: BTreeMap<String, Vec<Arc<(ObjectMeta, Sidecar)>>>,
+    secrets: BTreeMap<(String, String), Secret>,
     warnings: Vec<Warning>,
     scopes: Mutex<HashMap<ScopeKey, Arc<SidecarScope>>>,
 }
@@ -85,6 +87,7 @@ impl Snapshot {
         let mut rules: Vec<(&ObjectMeta, &DestinationRule)> = Vec::new();
         let mut gateways = Vec::new();
         let mut sidecars: BTreeMap<String, Vec<Arc<(ObjectMeta, Sidecar)>>> = BTreeMap::new();
+        let mut secrets = BTreeMap::new();
         for object in &sorted {
             match &object.spec {
                 Spec::VirtualService(spec) => routes.push((&object.meta, spec)),
@@ -93,6 +96,10 @@ impl Snapshot {
                 Spec::Sidecar(spec) => {
                     let of_namespace = sidecars.entry(object.meta.namespace.clone()).or_default();
                     of_namespace.push(Arc::new((object.meta.clone(), spec.clone())));
+                }
+                Spec::Secret(secret) => {
+                    let meta = &object.meta;
+                    secrets.insert((meta.namespace.clone(), meta.name.clone()), secret.clone());
                 }
                 _ => {}
             }
@@ -117,6 +124,7 @@ impl Snapshot {
             rules,
             gateways,
             sidecars,
+            secrets,
             warnings,
             scopes: Mutex::default(),
         }
@@ -173,6 +181,11 @@ impl Snapshot {
     /// Every Gateway, oldest first.
     pub fn gateways(&self) -> &[(ObjectMeta, Gateway)] {
         &self.gateways
+    }
+
+    /// A Secret.
+    pub fn secret(&self, namespace: &str, name: &str) -> Option<&Secret> {
+        self.secrets.get(&(namespace.to_owned(), name.to_owned()))
     }
 
     /// The Gateways that apply to a gateway proxy, merged; `None` when there are none.

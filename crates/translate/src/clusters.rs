@@ -17,6 +17,7 @@ use maille_model::sidecar::OutboundMode;
 use maille_xds::types::cluster::Cluster;
 
 use crate::Context;
+pub(crate) use base::ads;
 #[allow(unused_imports)]
 pub(crate) use special::{ALLOW_ANY_DYNAMIC_DNS, BLACK_HOLE, INBOUND_PASSTHROUGH, PASSTHROUGH};
 

@@ -8,6 +8,7 @@ mod inbound_ports;
 mod proxy_headers;
 mod proxy_node;
 pub mod routes;
+mod secrets;
 
 use maille_model::{Proxy, Snapshot};
 use maille_xds::types::Message;
@@ -25,6 +26,7 @@ pub fn translate(snapshot: &Snapshot, proxy: &Proxy) -> World {
     let mut world = World::new();
     let clusters = clusters::build(&context);
     put(&mut world, TypeUrl::Endpoint, endpoints::build(&context, &clusters), |a| &a.cluster_name);
+    put(&mut world, TypeUrl::Secret, secrets::build(&context, &clusters, &[]), |secret| &secret.name);
     put(&mut world, TypeUrl::Cluster, clusters, |cluster| &cluster.name);
     world
 }

@@ -169,7 +169,7 @@ pub(super) fn client_protocol() -> UpstreamProtocolOptions {
 }
 
 /// From the same stream as everything else, waited for as long as it takes.
-pub(super) fn ads() -> ConfigSource {
+pub(crate) fn ads() -> ConfigSource {
     ConfigSource {
         config_source_specifier: Some(ConfigSourceSpecifier::Ads(AggregatedConfigSource {})),
         initial_fetch_timeout: Some(no_time()),

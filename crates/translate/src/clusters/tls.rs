@@ -1,28 +1,30 @@
 //! TLS to the upstream, and the PROXY protocol header in front of it.
 
+use std::net::IpAddr;
+
 use maille_api::networking::destination_rule::{ClientTlsMode, ClientTlsSettings, ProxyProtocol, ProxyProtocolVersion};
 use maille_model::Service;
 use maille_xds::types::core::transport_socket::ConfigType;
-use maille_xds::types::core::{ConfigSource, DataSource, ProxyProtocolConfig, TransportSocket, data_source};
+use maille_xds::types::core::{DataSource, ProxyProtocolConfig, TransportSocket, data_source};
 use maille_xds::types::matcher::{StringMatcher, string_matcher};
 use maille_xds::types::proxy_protocol_upstream::ProxyProtocolUpstreamTransport;
 use maille_xds::types::raw_buffer::RawBuffer;
 use maille_xds::types::tls::certificate_validation_context::SystemRootCerts;
 use maille_xds::types::tls::common_tls_context::{CombinedCertificateValidationContext, ValidationContextType};
+use maille_xds::types::tls::subject_alt_name_matcher::SanType;
 use maille_xds::types::tls::tls_parameters::TlsProtocol;
 use maille_xds::types::tls::{
-    CertificateValidationContext, CommonTlsContext, SdsSecretConfig, TlsCertificate, TlsParameters, UpstreamTlsContext,
+    CertificateValidationContext, CommonTlsContext, SdsSecretConfig, SubjectAltNameMatcher, TlsParameters,
+    UpstreamTlsContext,
 };
 use maille_xds::types::{self, Message, Name, any};
 
-use super::base::{Draft, ads};
-use crate::Context;
+use super::base::Draft;
+use crate::{Context, secrets};
 
 const TLS_SOCKET: &str = "envoy.transport_sockets.tls";
 const PROXY_PROTOCOL_SOCKET: &str = "envoy.transport_sockets.upstream_proxy_protocol";
 const RAW_SOCKET: &str = "envoy.transport_sockets.raw_buffer";
-/// How long a cluster waits for a secret before it serves without: its connections fail then, and no other cluster's.
-const SECRET_TIMEOUT_MILLIS: i32 = 1;
 
 /// What is known about the other side.
 #[derive(Clone, Debug, Default)]
@@ -49,7 +51,7 @@ pub(super) fn is_unverified(settings: &ClientTlsSettings) -> bool {
 pub(super) fn apply(draft: &mut Draft, context: &Context<'_>, settings: &ClientTlsSettings, peer: &Peer<'_>) {
     let tls = match settings.mode {
         ClientTlsMode::Disable => return,
-        ClientTlsMode::IstioMutual => Some(mesh_mutual(draft, settings, peer)),
+        ClientTlsMode::IstioMutual => Some(mesh_mutual(draft, context, settings, peer)),
         ClientTlsMode::Simple | ClientTlsMode::Mutual => originate(draft, context, settings, peer),
     };
     if let Some(tls) = tls {
@@ -62,20 +64,21 @@ pub(super) fn apply(draft: &mut Draft, context: &Context<'_>, settings: &ClientT
 }
 
 /// TLS between workloads: both sides show the identity that the mesh gave them.
-fn mesh_mutual(draft: &mut Draft, settings: &ClientTlsSettings, peer: &Peer<'_>) -> UpstreamTlsContext {
+fn mesh_mutual(
+    draft: &mut Draft,
+    context: &Context<'_>,
+    settings: &ClientTlsSettings,
+    peer: &Peer<'_>,
+) -> UpstreamTlsContext {
     let sni = match settings.sni.as_str() {
         "" if peer.is_dynamic => String::new(),
         "" => peer.server_name.clone(),
         own => own.to_owned(),
     };
-    let validation = CombinedCertificateValidationContext {
-        default_validation_context: Some(accept_names(&settings.subject_alt_names)),
-        validation_context_sds_secret_config: Some(secret("ROOTCA")),
-        ..CombinedCertificateValidationContext::default()
-    };
     let mut common = common_context();
-    common.tls_certificate_sds_secret_configs = vec![secret("default")];
-    common.validation_context_type = Some(ValidationContextType::CombinedValidationContext(validation));
+    common.tls_certificate_sds_secret_configs = vec![secrets::reference(context, "default".to_owned())];
+    let roots = secrets::reference(context, "ROOTCA".to_owned());
+    common.validation_context_type = Some(combined(accept_names(&settings.subject_alt_names), roots));
     let alpn: &[&str] =
         if draft.is_http2() { &["istio-peer-exchange", "istio", "h2"] } else { &["istio-peer-exchange", "istio"] };
     common.alpn_protocols = alpn.iter().map(|name| (*name).to_owned()).collect();
@@ -110,36 +113,29 @@ fn originate(
         params.ecdh_curves.clone_from(&defaults.ecdh_curves);
         params.cipher_suites.clone_from(&defaults.cipher_suites);
     }
-    if settings.credential_name.is_empty() {
-        if mutual {
-            common.tls_certificates = vec![TlsCertificate {
-                certificate_chain: Some(file(&settings.client_certificate)),
-                private_key: Some(file(&settings.private_key)),
-                ..TlsCertificate::default()
-            }];
-        }
-        if verify {
-            let mut validation = accept_names(names);
-            match settings.ca_certificates.as_str() {
-                "" | "system" => validation.system_root_certs = Some(SystemRootCerts {}),
-                path => validation.trusted_ca = Some(file(path)),
-            }
-            validation.crl = (!settings.ca_crl.is_empty()).then(|| file(&settings.ca_crl));
-            common.validation_context_type = Some(ValidationContextType::ValidationContext(validation));
-        }
-    } else {
-        let name = resource_name(&settings.credential_name);
-        if verify {
-            let validation = CombinedCertificateValidationContext {
-                default_validation_context: Some(accept_names(names)),
-                validation_context_sds_secret_config: Some(secret(&format!("{name}-cacert"))),
-                ..CombinedCertificateValidationContext::default()
+    let (certificate, authority) = match settings.credential_name.as_str() {
+        "" => {
+            let authority = match settings.ca_certificates.as_str() {
+                "" | "system" => None,
+                path => Some(secrets::file_authority(path)),
             };
-            common.validation_context_type = Some(ValidationContextType::CombinedValidationContext(validation));
+            (secrets::file_certificate(&settings.client_certificate, &settings.private_key), authority)
         }
-        if mutual {
-            common.tls_certificate_sds_secret_configs = vec![secret(&name)];
-        }
+        name => (secrets::credential(name), Some(secrets::credential_authority(name))),
+    };
+    if mutual {
+        common.tls_certificate_sds_secret_configs = vec![secrets::reference(context, certificate)];
+    }
+    if verify {
+        let mut validation = accept_names(names);
+        validation.crl = (!settings.ca_crl.is_empty()).then(|| file(&settings.ca_crl));
+        common.validation_context_type = Some(match authority {
+            Some(authority) => combined(validation, secrets::reference(context, authority)),
+            None => {
+                validation.system_root_certs = Some(SystemRootCerts {});
+                ValidationContextType::ValidationContext(validation)
+            }
+        });
     }
     if draft.is_http2() {
         common.alpn_protocols = vec!["h2".to_owned()];
@@ -194,35 +190,35 @@ fn common_context() -> CommonTlsContext {
     }
 }
 
+fn combined(own: CertificateValidationContext, roots: SdsSecretConfig) -> ValidationContextType {
+    ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
+        default_validation_context: Some(own),
+        validation_context_sds_secret_config: Some(roots),
+        ..CombinedCertificateValidationContext::default()
+    })
+}
+
+/// Names of a rule do not say what they are, so it shows by their form.
 fn accept_names(names: &[String]) -> CertificateValidationContext {
-    let exact = |name: &String| StringMatcher {
-        match_pattern: Some(string_matcher::MatchPattern::Exact(name.clone())),
-        ..StringMatcher::default()
+    let matcher = |name: &String| {
+        let san_type = match name {
+            name if name.contains("://") => SanType::Uri,
+            name if name.parse::<IpAddr>().is_ok() => SanType::IpAddress,
+            name if name.contains('@') => SanType::Email,
+            _ => SanType::Dns,
+        };
+        let exact = StringMatcher {
+            match_pattern: Some(string_matcher::MatchPattern::Exact(name.clone())),
+            ..StringMatcher::default()
+        };
+        SubjectAltNameMatcher { san_type: san_type.into(), matcher: Some(exact), ..SubjectAltNameMatcher::default() }
     };
-    #[allow(deprecated)]
     CertificateValidationContext {
-        // The untyped list, since a name of a rule may be a URI, a DNS name or an address.
-        match_subject_alt_names: names.iter().map(exact).collect(),
+        match_typed_subject_alt_names: names.iter().map(matcher).collect(),
         ..CertificateValidationContext::default()
     }
 }
 
 fn file(path: &str) -> DataSource {
     DataSource { specifier: Some(data_source::Specifier::Filename(path.to_owned())), ..DataSource::default() }
-}
-
-/// `kubernetes://NAME` unless the name already says where the secret is.
-fn resource_name(credential: &str) -> String {
-    match credential.contains("://") {
-        true => credential.to_owned(),
-        false => format!("kubernetes://{credential}"),
-    }
-}
-
-fn secret(name: &str) -> SdsSecretConfig {
-    let timeout = types::Duration { seconds: 0, nanos: SECRET_TIMEOUT_MILLIS * 1_000_000 };
-    SdsSecretConfig {
-        name: name.to_owned(),
-        sds_config: Some(ConfigSource { initial_fetch_timeout: Some(timeout), ..ads() }),
-    }
 }
