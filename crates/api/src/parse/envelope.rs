@@ -38,8 +38,9 @@ pub(super) fn resources(file: &Arc<File>, document: usize, root: Node, found: &m
 /// The items of a `List` or `VirtualServiceList`, as `kubectl get -o yaml` prints several resources.
 fn list_items(root: &Node) -> Option<&[Node]> {
     let is_list = text(&root.get("kind")?.value)?.ends_with("List");
-    match &root.get("items")?.value.value {
-        Value::Sequence(items) if is_list => Some(items),
+    match &root.get("items")?.value {
+        Node { value: Value::Sequence(items), .. } if is_list => Some(items),
+        items if is_list && items.is_null() => Some(&[]),
         _ => None,
     }
 }

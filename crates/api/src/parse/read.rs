@@ -83,11 +83,7 @@ fn chunks(text: &str) -> Vec<Chunk<'_>> {
             chunks.push(Chunk { first_line, text: &text[begin..at] });
             (begin, first_line) = (at, number);
         }
-        if is_marker {
-            only_prologue = false;
-        } else if !(line.trim().is_empty() || line.starts_with(['#', '%'])) {
-            only_prologue = false;
-        }
+        only_prologue &= !is_marker && (line.trim().is_empty() || line.starts_with(['#', '%']));
         at += line.len();
     }
     chunks.push(Chunk { first_line, text: &text[begin..] });

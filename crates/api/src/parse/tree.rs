@@ -1,5 +1,6 @@
 //! A YAML document with the place of every key and value, so that any later finding can point at its line.
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::message::camel_case;
@@ -23,7 +24,6 @@ pub struct Span {
 }
 
 /// The text a document was read from, shared by its documents.
-#[derive(Debug)]
 pub struct File {
     /// The file's name, as it was given to us.
     pub origin: Arc<str>,
@@ -46,8 +46,15 @@ impl File {
     }
 }
 
+/// A file's text may hold keys, so it is not shown.
+impl fmt::Debug for File {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "File({})", self.origin)
+    }
+}
+
 /// One resource as it was written.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Tree {
     pub(crate) file: Arc<File>,
     pub(crate) root: Node,
@@ -75,14 +82,20 @@ impl Tree {
     }
 }
 
+impl fmt::Debug for Tree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tree({}:{})", self.file.origin, self.root.span_or_first_key().start.line)
+    }
+}
+
 /// A value and its place.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Node {
     pub(crate) span: Span,
     pub(crate) value: Value,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) enum Value {
     /// `plain` is a scalar without quotes, whose text decides its type.
     Scalar {
@@ -93,7 +106,7 @@ pub(crate) enum Value {
     Mapping(Vec<Entry>),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Entry {
     pub(crate) key: String,
     pub(crate) key_span: Span,
