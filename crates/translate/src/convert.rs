@@ -88,6 +88,11 @@ pub(crate) fn outbound_cluster(port: u32, subset: &str, host: &str) -> String {
     format!("outbound|{port}|{subset}|{host}")
 }
 
+/// The same cluster by the name that stands in a server name, where `|` cannot.
+pub(crate) fn dns_subset_cluster(port: u32, subset: &str, host: &str) -> String {
+    format!("outbound_.{port}_.{subset}_.{host}")
+}
+
 /// The cluster of the workload's own port.
 pub(crate) fn inbound_cluster(port: u32) -> String {
     format!("inbound|{port}||")

@@ -5,9 +5,10 @@ mod context;
 mod convert;
 mod endpoints;
 mod inbound_ports;
+mod listeners;
 mod proxy_headers;
 mod proxy_node;
-pub mod routes;
+mod routes;
 mod secrets;
 
 use maille_model::{Proxy, Snapshot};
@@ -17,17 +18,17 @@ use maille_xds::{TypeUrl, World};
 pub(crate) use context::Context;
 pub use proxy_node::{NodeError, proxy_from_node};
 
-// Listeners join here as `put(&mut world, TypeUrl::Listener, listeners::build(&context), ..)`, and the route
-// configurations they name as `put(&mut world, TypeUrl::Route, routes::routes(snapshot, proxy, &names), ..)`.
-
 /// Everything a proxy should have. The same snapshot and proxy give the same bytes.
 pub fn translate(snapshot: &Snapshot, proxy: &Proxy) -> World {
     let context = Context::new(snapshot, proxy);
     let mut world = World::new();
     let clusters = clusters::build(&context);
     put(&mut world, TypeUrl::Endpoint, endpoints::build(&context, &clusters), |a| &a.cluster_name);
-    put(&mut world, TypeUrl::Secret, secrets::build(&context, &clusters, &[]), |secret| &secret.name);
+    let built = listeners::build(&context);
+    put(&mut world, TypeUrl::Secret, secrets::build(&context, &clusters, &built.listeners), |secret| &secret.name);
     put(&mut world, TypeUrl::Cluster, clusters, |cluster| &cluster.name);
+    put(&mut world, TypeUrl::Route, routes::build(&context, &built.route_names), |routes| &routes.name);
+    put(&mut world, TypeUrl::Listener, built.listeners, |listener| &listener.name);
     world
 }
 

@@ -15,11 +15,16 @@ use std::sync::Arc;
 
 use maille_api::networking::destination_rule::ConsistentHashLb;
 use maille_api::networking::virtual_service::Destination;
-use maille_model::{Proxy, Service, Snapshot};
+use maille_model::Service;
 use maille_xds::types::route::{RouteConfiguration, VirtualHost};
 use maille_xds::types::{BoolValue, UInt32Value};
 
+use crate::Context;
+
+pub(crate) use domains::{derived_names, service_addresses};
+pub(crate) use filters::{CORS, FAULT};
 pub(crate) use gateway::hosts_for_namespace;
+pub(crate) use sidecar::{DYNAMIC_DNS, catch_all, fallthrough_cluster};
 
 /// The name of the route configuration of the forward proxy.
 pub(crate) const HTTP_PROXY: &str = "http_proxy";
@@ -28,19 +33,12 @@ pub(crate) const HTTP_PROXY: &str = "http_proxy";
 const MAX_DIRECT_RESPONSE_BYTES: u32 = 1024 * 1024;
 
 /// The route configurations of these names, in their order. A name that stands for nothing has no virtual hosts.
-pub fn routes(snapshot: &Snapshot, proxy: &Proxy, names: &BTreeSet<String>) -> Vec<RouteConfiguration> {
-    let empty = |name: &str| route_configuration(name, Vec::new());
-    if proxy.is_router() {
-        let merged = snapshot.merged_gateway(proxy).unwrap_or_default();
-        let routes = |name: &String| {
-            gateway::gateway_routes(snapshot, proxy, &merged, name).unwrap_or_else(|| empty(name))
-        };
-        return names.iter().map(routes).collect();
-    }
-    let scope = snapshot.scope(proxy);
-    let routes =
-        |name: &String| sidecar::sidecar_routes(snapshot, proxy, &scope, name).unwrap_or_else(|| empty(name));
-    names.iter().map(routes).collect()
+pub(crate) fn build(context: &Context<'_>, names: &BTreeSet<String>) -> Vec<RouteConfiguration> {
+    let routes = |name: &String| match &context.gateway {
+        Some(merged) => gateway::gateway_routes(context, merged, name),
+        None => sidecar::sidecar_routes(context, name),
+    };
+    names.iter().map(|name| routes(name).unwrap_or_else(|| route_configuration(name, Vec::new()))).collect()
 }
 
 /// What every route configuration has in common: clusters may come later than the routes to them.
@@ -55,13 +53,12 @@ pub(crate) fn route_configuration(name: &str, virtual_hosts: Vec<VirtualHost>) -
 }
 
 /// How requests to a destination are hashed, if its DestinationRule says so.
-pub(crate) fn destination_hash(
-    snapshot: &Snapshot,
-    proxy: &Proxy,
+fn destination_hash(
+    context: &Context<'_>,
     destination: &Destination,
-    service: Arc<Service>,
+    service: Option<Arc<Service>>,
 ) -> Option<ConsistentHashLb> {
-    let rule = snapshot.destination_rule(proxy, &service)?;
+    let rule = context.snapshot.destination_rule(context.proxy, &*service?)?;
     let port = destination.port.as_ref().map(|port| port.number);
     hash::of_destination(&rule.rule, &destination.subset, port).cloned()
 }

@@ -32,21 +32,25 @@ pub(crate) fn service_domains(service: &Service, port: Option<u32>, proxy: &Prox
         let pods: Vec<String> = domains.names.iter().map(|name| format!("*.{name}")).collect();
         domains.names.extend(pods);
     }
-    for address in addresses(service, proxy) {
+    for address in service_addresses(service, proxy) {
         push(&mut domains.names, address, port);
     }
     domains
 }
 
 /// The addresses by which a client may know a service: its own, else those the mesh's name service made up for it.
-pub(crate) fn addresses<'a>(service: &'a Service, proxy: &Proxy) -> impl Iterator<Item = &'a str> {
+pub(crate) fn service_addresses<'a>(service: &'a Service, proxy: &Proxy) -> impl Iterator<Item = &'a str> {
     let allocated: &[String] =
         if proxy.metadata.dns_capture && service.addresses.is_empty() { &service.auto_allocated } else { &[] };
-    service.addresses.iter().chain(allocated).map(String::as_str).filter(|address| *address != "0.0.0.0")
+    // A cluster IP of a family the proxy does not have is of no use to it; a ServiceEntry's addresses need not be real.
+    let (v4, v6, cluster_ip) = (proxy.supports_ipv4(), proxy.supports_ipv6(), service.is_kubernetes());
+    let usable = move |address: &&str| !cluster_ip || if address.contains(':') { v6 } else { v4 };
+    let addresses = service.addresses.iter().chain(allocated).map(String::as_str);
+    addresses.filter(|address| *address != "0.0.0.0").filter(usable)
 }
 
 /// Other ways to write a host: with a final dot, and shorter as far as the proxy's own domain completes it.
-fn derived_names(host: &str, port: Option<u32>, dns_domain: &str) -> Vec<String> {
+pub(crate) fn derived_names(host: &str, port: Option<u32>, dns_domain: &str) -> Vec<String> {
     let mut names = Vec::new();
     if host.parse::<IpAddr>().is_err() {
         names.push(format!("{host}."));

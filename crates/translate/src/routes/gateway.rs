@@ -7,28 +7,28 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use maille_model::host::{is_wildcard, subset_of};
-use maille_model::{MergedGateway, MergedServer, Proxy, Service, Snapshot, VirtualService};
+use maille_model::{MergedGateway, MergedServer, Service, VirtualService};
 use maille_xds::types::route::virtual_host::TlsRequirementType;
 use maille_xds::types::route::{Route, RouteConfiguration, VirtualHost};
 
 use super::http::{RouteContext, catch_all_last};
 use super::{destination_hash, route_configuration};
+use crate::Context;
 use crate::convert::host_port;
 use crate::proxy_headers::ProxyHeaders;
 
 /// The route configuration of this name: a virtual host for every host that a server and a VirtualService share.
-pub(crate) fn gateway_routes(
-    snapshot: &Snapshot,
-    proxy: &Proxy,
+pub(super) fn gateway_routes(
+    context: &Context<'_>,
     merged: &MergedGateway,
     name: &str,
 ) -> Option<RouteConfiguration> {
     let servers = merged.servers_by_route.get(name)?;
     let mut hosts = Hosts::default();
     for server in servers {
-        hosts.add_server(snapshot, proxy, server);
+        hosts.add_server(context, server);
     }
-    let attempt_count = ProxyHeaders::new(snapshot.mesh()).attempt_count;
+    let attempt_count = ProxyHeaders::new(context.mesh()).attempt_count;
     let mut virtual_hosts = hosts.into_virtual_hosts(attempt_count);
     if virtual_hosts.is_empty() {
         let port = servers.first().map_or(0, |server| server.port_number());
@@ -58,15 +58,15 @@ struct Host {
 }
 
 impl Hosts {
-    fn add_server(&mut self, snapshot: &Snapshot, proxy: &Proxy, server: &MergedServer) {
+    fn add_server(&mut self, context: &Context<'_>, server: &MergedServer) {
         let port = server.port_number();
         let redirect = server.server.tls.as_ref().is_some_and(|tls| tls.https_redirect);
-        for virtual_service in snapshot.virtual_services_for_gateway(&server.gateway, &proxy.namespace) {
+        for virtual_service in context.snapshot.virtual_services_for_gateway(&server.gateway, &context.proxy.namespace) {
             let hosts = shared_hosts(&server.server.hosts, &virtual_service);
             if hosts.is_empty() {
                 continue;
             }
-            let routes = self.routes(snapshot, proxy, server, &virtual_service);
+            let routes = self.routes(context, server, &virtual_service);
             if routes.is_empty() {
                 continue;
             }
@@ -92,25 +92,24 @@ impl Hosts {
 
     fn routes(
         &mut self,
-        snapshot: &Snapshot,
-        proxy: &Proxy,
+        context: &Context<'_>,
         server: &MergedServer,
         virtual_service: &VirtualService,
     ) -> Rc<Vec<Route>> {
         let meta = &virtual_service.meta;
         let key = (server.gateway.clone(), meta.namespace.clone(), meta.name.clone());
         let make = || {
-            let service = |host: &str| service_for(snapshot, proxy, virtual_service, host);
-            let context = RouteContext {
-                mesh: snapshot.mesh(),
-                proxy,
+            let service = |host: &str| service_for(context, virtual_service, host);
+            let routes = RouteContext {
+                mesh: context.mesh(),
+                proxy: context.proxy,
                 port: server.port_number(),
                 gateway: &server.gateway,
                 tls: server.server.tls.is_some(),
                 service: &service,
-                hash: &|destination| destination_hash(snapshot, proxy, destination, service(&destination.host)?),
+                hash: &|destination| destination_hash(context, destination, service(&destination.host)),
             };
-            Rc::new(context.routes(virtual_service))
+            Rc::new(routes.routes(virtual_service))
         };
         // An empty answer is not kept: another server's port may match.
         let routes = self.made.get(&key).cloned().unwrap_or_else(make);
@@ -180,12 +179,8 @@ pub(crate) fn hosts_for_namespace<'a>(hosts: &'a [String], namespace: &'a str) -
 }
 
 /// The service a VirtualService's destination means: of its own namespace if the gateway can see it, else what the gateway sees.
-fn service_for(
-    snapshot: &Snapshot,
-    proxy: &Proxy,
-    virtual_service: &VirtualService,
-    host: &str,
-) -> Option<Arc<Service>> {
+fn service_for(context: &Context<'_>, virtual_service: &VirtualService, host: &str) -> Option<Arc<Service>> {
+    let (snapshot, proxy) = (context.snapshot, context.proxy);
     let namespace = &virtual_service.meta.namespace;
     snapshot
         .destination_service(host, namespace)

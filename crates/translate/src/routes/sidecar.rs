@@ -6,7 +6,7 @@ use std::sync::Arc;
 use maille_model::host::{is_wildcard, matches};
 use maille_model::sidecar::OutboundMode;
 use maille_model::{
-    EgressListener, MESH_GATEWAY, Port, Protocol, Proxy, Resolution, Service, SidecarScope, Snapshot, VirtualService,
+    EgressListener, MESH_GATEWAY, Port, Protocol, Resolution, Service, SidecarScope, VirtualService,
 };
 use maille_xds::types::route::route::Action;
 use maille_xds::types::route::{DirectResponseAction, Route, RouteAction, RouteConfiguration, VirtualHost};
@@ -15,26 +15,19 @@ use super::domains::{Domains, service_domains};
 use super::http::{RouteContext, default_outbound_route, destination_cluster, forward_all};
 use super::matching::any_request;
 use super::{HTTP_PROXY, destination_hash, hash, route_configuration};
+use crate::Context;
+use crate::clusters::{ALLOW_ANY_DYNAMIC_DNS, PASSTHROUGH};
 use crate::convert::{bracketed, host_port, outbound_cluster};
 use crate::proxy_headers::ProxyHeaders;
 
-/// The cluster that connects wherever the client was going.
-pub(crate) const PASSTHROUGH_CLUSTER: &str = "PassthroughCluster";
-/// The cluster that resolves the name in the request.
-pub(crate) const DYNAMIC_DNS_CLUSTER: &str = "AllowAnyDynamicDNSCluster";
-/// The virtual host, and route, to it.
+/// The virtual host, and route, to the cluster that resolves the name in the request.
 pub(crate) const DYNAMIC_DNS: &str = "allow_any_dynamic_dns";
 
 /// A route configuration by its name: a port, `host:port` of a service whose protocol is detected, or `http_proxy`.
-pub(crate) fn sidecar_routes(
-    snapshot: &Snapshot,
-    proxy: &Proxy,
-    scope: &SidecarScope,
-    name: &str,
-) -> Option<RouteConfiguration> {
+pub(super) fn sidecar_routes(context: &Context<'_>, name: &str) -> Option<RouteConfiguration> {
     let route_name = RouteName::parse(name)?;
-    let egress = scope.egress_listener_for(route_name.port(), name)?;
-    let builder = Builder::new(snapshot, proxy, scope, egress);
+    let egress = context.scope.egress_listener_for(route_name.port(), name)?;
+    let builder = Builder { context, egress, attempt_count: ProxyHeaders::outbound(context.mesh()).attempt_count };
     let forward_proxy = egress_protocol(egress) == Some(Protocol::HttpProxy);
     let mut virtual_hosts = match &route_name {
         RouteName::AnyPort => builder.every_port(),
@@ -44,7 +37,7 @@ pub(crate) fn sidecar_routes(
     };
     virtual_hosts.sort_by(|a, b| a.name.cmp(&b.name));
     if !matches!(route_name, RouteName::Service { .. }) {
-        virtual_hosts.push(catch_all(snapshot, scope));
+        virtual_hosts.push(catch_all(context));
     }
     Some(RouteConfiguration {
         // The forward proxy serves every port at once and tells services apart by it.
@@ -54,14 +47,14 @@ pub(crate) fn sidecar_routes(
 }
 
 /// What a request gets that names a host nobody declared.
-pub(crate) fn catch_all(snapshot: &Snapshot, scope: &SidecarScope) -> VirtualHost {
-    let headers = ProxyHeaders::outbound(snapshot.mesh());
-    let (name, route) = match scope.outbound_policy.mode {
+pub(crate) fn catch_all(context: &Context<'_>) -> VirtualHost {
+    let headers = ProxyHeaders::outbound(context.mesh());
+    let (name, route) = match context.scope.outbound_policy.mode {
         OutboundMode::AllowAnyDynamicDns => {
-            (DYNAMIC_DNS, forward_all(DYNAMIC_DNS, DYNAMIC_DNS_CLUSTER.to_owned(), headers.x_forwarded_host))
+            (DYNAMIC_DNS, forward_all(DYNAMIC_DNS, ALLOW_ANY_DYNAMIC_DNS.to_owned(), headers.x_forwarded_host))
         }
         OutboundMode::AllowAny => {
-            let cluster = fallthrough_cluster(scope);
+            let cluster = fallthrough_cluster(&context.scope);
             ("allow_any", forward_all("allow_any", cluster, headers.x_forwarded_host))
         }
         OutboundMode::RegistryOnly => {
@@ -88,7 +81,7 @@ pub(crate) fn catch_all(snapshot: &Snapshot, scope: &SidecarScope) -> VirtualHos
 pub(crate) fn fallthrough_cluster(scope: &SidecarScope) -> String {
     match &scope.outbound_policy.egress_proxy {
         Some(destination) => destination_cluster(destination, None, 0),
-        None => PASSTHROUGH_CLUSTER.to_owned(),
+        None => PASSTHROUGH.to_owned(),
     }
 }
 
@@ -140,9 +133,7 @@ fn only_service(virtual_hosts: Vec<VirtualHost>, host: &str, name: &str) -> Vec<
 
 /// Makes the virtual hosts of an egress listener.
 struct Builder<'a> {
-    snapshot: &'a Snapshot,
-    proxy: &'a Proxy,
-    scope: &'a SidecarScope,
+    context: &'a Context<'a>,
     egress: &'a EgressListener,
     attempt_count: bool,
 }
@@ -155,12 +146,7 @@ struct Group {
     routes: Vec<Route>,
 }
 
-impl<'a> Builder<'a> {
-    fn new(snapshot: &'a Snapshot, proxy: &'a Proxy, scope: &'a SidecarScope, egress: &'a EgressListener) -> Self {
-        let attempt_count = ProxyHeaders::outbound(snapshot.mesh()).attempt_count;
-        Builder { snapshot, proxy, scope, egress, attempt_count }
-    }
-
+impl Builder<'_> {
     /// Every port's virtual hosts with domains that name the port; on port 80 it may be left out, as in HTTP.
     fn every_port(&self) -> Vec<VirtualHost> {
         let ports = self.egress.services.iter().flat_map(|service| &service.ports);
@@ -202,19 +188,17 @@ impl<'a> Builder<'a> {
         registry: &BTreeMap<String, Arc<Service>>,
         port: u32,
     ) -> Option<Group> {
-        let service = |host: &str| registry.get(host).or_else(|| self.scope.service(host)).cloned();
-        let context = RouteContext {
-            mesh: self.snapshot.mesh(),
-            proxy: self.proxy,
+        let service = |host: &str| registry.get(host).or_else(|| self.context.scope.service(host)).cloned();
+        let routes = RouteContext {
+            mesh: self.context.mesh(),
+            proxy: self.context.proxy,
             port,
             gateway: MESH_GATEWAY,
             tls: false,
             service: &service,
-            hash: &|destination| {
-                destination_hash(self.snapshot, self.proxy, destination, service(&destination.host)?)
-            },
+            hash: &|destination| destination_hash(self.context, destination, service(&destination.host)),
         };
-        let routes = context.routes(virtual_service);
+        let routes = routes.routes(virtual_service);
         if routes.is_empty() {
             return None;
         }
@@ -264,8 +248,8 @@ impl<'a> Builder<'a> {
     fn of_service(&self, service: &Arc<Service>, port: &Port) -> Group {
         let cluster = outbound_cluster(port.number, "", &service.hostname);
         let operation = format!("{}:{}/*", service.hostname, port.number);
-        let mut route = default_outbound_route(cluster, operation, self.snapshot.mesh());
-        let rule = self.snapshot.destination_rule(self.proxy, service);
+        let mut route = default_outbound_route(cluster, operation, self.context.mesh());
+        let rule = self.context.snapshot.destination_rule(self.context.proxy, service);
         let policy = rule
             .as_ref()
             .and_then(|rule| hash::of_destination(&rule.rule, "", Some(port.number)))
@@ -290,7 +274,7 @@ impl<'a> Builder<'a> {
         for group in groups {
             let hosts = group.hosts.iter().map(|host| (host.as_str(), host_domains(host, shown_port)));
             let services = group.services.iter().map(|service| {
-                (service.hostname.as_str(), service_domains(service, shown_port, self.proxy))
+                (service.hostname.as_str(), service_domains(service, shown_port, self.context.proxy))
             });
             for (host, domains) in hosts.chain(services) {
                 let name = host_port(host, port);
