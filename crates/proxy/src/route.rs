@@ -13,4 +13,3 @@ pub use hosts::{DuplicateDomain, HostIndex};
 pub use index::RouteIndex;
 pub use matches::{ClientTls, Request, query_parameter};
 pub use redirect::tls_redirect;
-

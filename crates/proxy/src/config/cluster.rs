@@ -38,8 +38,8 @@ pub struct Cluster {
     pub tcp_keepalive: Option<TcpKeepalive>,
     /// Soft limit of what is buffered per connection, each way.
     pub buffer_limit: u32,
-    /// The address connections are made from.
-    pub source_address: Option<std::net::IpAddr>,
+    /// The addresses connections are made from: the first of the host's family; none is the system's choice.
+    pub source_addresses: Vec<std::net::IpAddr>,
     /// Whether connections to a host are closed when it turns unhealthy.
     pub close_on_host_failure: bool,
     /// Whether connections are closed when a host leaves, even at work.
@@ -61,6 +61,8 @@ pub enum Discovery {
     LogicalDns(Arc<Endpoints>, DnsOptions),
     /// Where the connection was going.
     OriginalDst(OriginalDst),
+    /// What the request's host, or the connection's SNI, resolves to.
+    DynamicForwardProxy(DnsFamily),
 }
 
 /// How names are resolved.

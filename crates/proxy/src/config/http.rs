@@ -349,6 +349,8 @@ pub enum HttpFilterKind {
     Fault(Option<Arc<Fault>>),
     /// Counts gRPC messages: metrics only.
     GrpcStats,
+    /// Resolves the request's host for a cluster of [`crate::config::Discovery::DynamicForwardProxy`].
+    DynamicForwardProxy,
 }
 
 /// How the router behaves.

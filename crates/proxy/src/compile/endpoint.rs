@@ -1,0 +1,152 @@
+//! `ClusterLoadAssignment`: the hosts of a cluster.
+
+use std::net::{IpAddr, SocketAddr};
+
+use maille_xds::types::core::address::Address as Addressed;
+use maille_xds::types::core::socket_address::PortSpecifier;
+use maille_xds::types::core::{self, HealthStatus};
+use maille_xds::types::endpoint::lb_endpoint::HostIdentifier;
+use maille_xds::types::endpoint::{self as proto, cluster_load_assignment};
+
+use crate::compile::Refused;
+use crate::compile::at::{At, Compiled, number, unset};
+use crate::compile::matcher;
+use crate::config::{Endpoint, EndpointAddress, Endpoints, Health, Locality, LocalityEndpoints};
+
+/// How much of the way to the next priority a priority's hosts may be over-used, in percent, unless it is said.
+const OVERPROVISIONING: u32 = 140;
+
+/// Compiles the hosts of a cluster.
+pub fn endpoints(proto: &proto::ClusterLoadAssignment) -> Result<Endpoints, Refused> {
+    load_assignment(&At::resource(&proto.cluster_name), proto)
+}
+
+pub(crate) fn load_assignment(at: &At<'_>, proto: &proto::ClusterLoadAssignment) -> Compiled<Endpoints> {
+    let proto::ClusterLoadAssignment { cluster_name, endpoints, named_endpoints, policy } = proto;
+    unset!(at; named_endpoints);
+    let mut overprovisioning_factor = OVERPROVISIONING;
+    if let Some(policy) = policy {
+        let at = at.field("policy");
+        let cluster_load_assignment::Policy {
+            drop_overloads,
+            overprovisioning_factor: factor,
+            endpoint_stale_after,
+            weighted_priority_health,
+        } = policy;
+        unset!(at; drop_overloads, endpoint_stale_after, weighted_priority_health);
+        overprovisioning_factor = number(factor).unwrap_or(OVERPROVISIONING);
+    }
+    let localities = endpoints.iter().enumerate().map(|(i, proto)| locality(&at.item("endpoints", i), proto));
+    Ok(Endpoints {
+        cluster: cluster_name.as_str().into(),
+        localities: localities.collect::<Compiled<_>>()?,
+        overprovisioning_factor,
+    })
+}
+
+fn locality(at: &At<'_>, proto: &proto::LocalityLbEndpoints) -> Compiled<LocalityEndpoints> {
+    let proto::LocalityLbEndpoints {
+        locality,
+        metadata: _,
+        lb_endpoints,
+        load_balancing_weight,
+        priority,
+        // For zones that know their distance; no balancer of ours or Envoy's reads it.
+        proximity: _,
+        lb_config,
+    } = proto;
+    unset!(at; lb_config);
+    let place = locality.as_ref().map_or_else(Locality::default, |core::Locality { region, zone, sub_zone }| {
+        Locality { region: region.as_str().into(), zone: zone.as_str().into(), sub_zone: sub_zone.as_str().into() }
+    });
+    let endpoints = lb_endpoints.iter().enumerate().map(|(i, proto)| host(&at.item("lb_endpoints", i), proto));
+    Ok(LocalityEndpoints {
+        locality: place,
+        priority: *priority,
+        weight: number(load_balancing_weight),
+        endpoints: endpoints.collect::<Compiled<_>>()?,
+    })
+}
+
+fn host(at: &At<'_>, proto: &proto::LbEndpoint) -> Compiled<Endpoint> {
+    let proto::LbEndpoint { health_status, metadata, load_balancing_weight, host_identifier } = proto;
+    let at = at.field("endpoint");
+    let Some(HostIdentifier::Endpoint(endpoint)) = host_identifier else {
+        return at.refuse("an endpoint must be given with its address");
+    };
+    let proto::Endpoint { address: place, health_check_config, hostname, additional_addresses, observability_name: _ } =
+        endpoint;
+    // Active health checks are refused with the cluster, so their settings per host mean nothing.
+    let _ = health_check_config;
+    unset!(at; additional_addresses);
+    Ok(Endpoint {
+        address: address(&at.field("address"), at.required("address", place)?)?,
+        hostname: hostname.as_str().into(),
+        weight: match number(load_balancing_weight) {
+            Some(0) => return at.field("load_balancing_weight").refuse("0 is no weight: it starts at 1"),
+            Some(weight) => weight,
+            None => 1,
+        },
+        health: match at.one_of("health_status", *health_status)? {
+            HealthStatus::Unknown | HealthStatus::Healthy => Health::Healthy,
+            HealthStatus::Degraded => Health::Degraded,
+            HealthStatus::Draining => Health::Draining,
+            HealthStatus::Unhealthy | HealthStatus::Timeout => Health::Unhealthy,
+        },
+        metadata: matcher::metadata(metadata),
+    })
+}
+
+/// An upstream's address; a name is for DNS.
+pub(crate) fn address(at: &At<'_>, proto: &core::Address) -> Compiled<EndpointAddress> {
+    match at.required("address", &proto.address)? {
+        Addressed::SocketAddress(socket) => {
+            let (host, port) = socket_address(&at.field("socket_address"), socket)?;
+            Ok(match host.parse::<IpAddr>() {
+                Ok(ip) => EndpointAddress::Socket(SocketAddr::new(ip, port)),
+                Err(_) => EndpointAddress::Host(host.into(), port),
+            })
+        }
+        Addressed::Pipe(core::Pipe { path, mode: _ }) => Ok(EndpointAddress::Unix(path.as_str().into())),
+        Addressed::EnvoyInternalAddress(_) => at.field("envoy_internal_address").refuse("is not supported"),
+    }
+}
+
+/// An address to listen on or to connect from: numbers only.
+pub(crate) fn local_address(at: &At<'_>, proto: &core::Address) -> Compiled<SocketAddr> {
+    match at.required("address", &proto.address)? {
+        Addressed::SocketAddress(socket) => local_socket_address(&at.field("socket_address"), socket),
+        Addressed::Pipe(_) => at.field("pipe").refuse("is not supported: listen on an IP address"),
+        Addressed::EnvoyInternalAddress(_) => at.field("envoy_internal_address").refuse("is not supported"),
+    }
+}
+
+pub(crate) fn local_socket_address(at: &At<'_>, proto: &core::SocketAddress) -> Compiled<SocketAddr> {
+    let (host, port) = socket_address(at, proto)?;
+    match host.parse() {
+        Ok(ip) => Ok(SocketAddr::new(ip, port)),
+        Err(_) => at.field("address").refuse(format!("{host:?} is no IP address")),
+    }
+}
+
+fn socket_address<'v>(at: &At<'_>, proto: &'v core::SocketAddress) -> Compiled<(&'v str, u16)> {
+    let core::SocketAddress {
+        protocol,
+        address,
+        resolver_name,
+        // IPv4 clients on an IPv6 socket: what Linux does anyway.
+        ipv4_compat: _,
+        network_namespace_filepath,
+        port_specifier,
+    } = proto;
+    unset!(at; protocol, resolver_name, network_namespace_filepath);
+    let port = match port_specifier {
+        Some(PortSpecifier::PortValue(port)) => *port,
+        Some(PortSpecifier::NamedPort(_)) => return at.field("named_port").refuse("is not supported"),
+        None => 0,
+    };
+    match u16::try_from(port) {
+        Ok(port) => Ok((at.text("address", address)?, port)),
+        Err(_) => at.field("port_value").refuse(format!("{port} is no port")),
+    }
+}

@@ -1,0 +1,364 @@
+//! Listeners, filter chains, listener filters and TCP proxying.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use maille_xds::types::core::TrafficDirection;
+use maille_xds::types::hcm::HttpConnectionManager;
+use maille_xds::types::http_inspector::HttpInspector;
+use maille_xds::types::listener::filter_chain_match::ConnectionSourceType;
+use maille_xds::types::listener::listener::connection_balance_config::BalanceType;
+use maille_xds::types::listener::listener_filter_chain_match_predicate::Rule;
+use maille_xds::types::listener::{self as proto, filter, listener_filter};
+use maille_xds::types::original_dst::OriginalDst;
+use maille_xds::types::pb::envoy::r#type::v3::{HashPolicy, Int32Range, hash_policy};
+use maille_xds::types::proxy_protocol::ProxyProtocol;
+use maille_xds::types::sni_cluster::SniCluster;
+use maille_xds::types::tcp_proxy::tcp_proxy::ClusterSpecifier;
+use maille_xds::types::tcp_proxy::{self, TcpProxy as TcpProto};
+use maille_xds::types::tls_inspector::TlsInspector;
+use maille_xds::types::{Any, BoolValue};
+
+use crate::compile::Refused;
+use crate::compile::at::{At, Compiled, is_true, number, unset};
+use crate::compile::endpoint::local_address;
+use crate::compile::{access_log, http, matcher, tls};
+use crate::config::{
+    Destination, Direction, FilterChain, Listener, ListenerFilter, ListenerFilterKind, Network, PortPredicate,
+    Priority, TcpDestination, TcpProxy, WeightedClusters,
+};
+use crate::headers::HeaderMutations;
+use crate::route::{ChainMatch, FilterChains, SourceKind};
+
+/// Envoy's defaults.
+const FILTERS_TIMEOUT: Duration = Duration::from_secs(15);
+const BUFFER_BYTES: u32 = 1 << 20;
+const TCP_IDLE: Duration = Duration::from_secs(3600);
+
+/// Compiles a listener.
+pub fn listener(proto: &proto::Listener) -> Result<Listener, Refused> {
+    let at = &At::resource(&proto.name);
+    let proto::Listener {
+        name,
+        address,
+        additional_addresses,
+        stat_prefix: _,
+        stats_matcher: _,
+        filter_chains,
+        fcds_config,
+        filter_chain_matcher,
+        use_original_dst,
+        default_filter_chain,
+        per_connection_buffer_limit_bytes,
+        per_connection_buffer_high_watermark_timeout,
+        metadata: _,
+        deprecated_v1,
+        // Which events drain it: here it drains when it goes or the process does, which both types mean.
+        drain_type: _,
+        listener_filters,
+        listener_filters_timeout,
+        continue_on_listener_filters_timeout,
+        transparent,
+        freebind,
+        socket_options,
+        tcp_fast_open_queue_length,
+        traffic_direction,
+        udp_listener_config,
+        api_listener,
+        connection_balance_config,
+        reuse_port,
+        enable_reuse_port,
+        access_log,
+        tcp_backlog_size,
+        max_connections_to_accept_per_socket_event,
+        bind_to_port,
+        enable_mptcp,
+        ignore_global_conn_limit: _,
+        bypass_overload_manager: _,
+        tcp_keepalive,
+        listener_specifier,
+    } = proto;
+    unset!(at; fcds_config, filter_chain_matcher, per_connection_buffer_high_watermark_timeout, socket_options);
+    unset!(at; tcp_fast_open_queue_length, udp_listener_config, api_listener, enable_mptcp, tcp_keepalive);
+    unset!(at; listener_specifier);
+
+    let mut more = Vec::new();
+    for (i, proto) in additional_addresses.iter().enumerate() {
+        let at = at.item("additional_addresses", i);
+        let proto::AdditionalAddress { address, socket_options, tcp_keepalive } = proto;
+        unset!(at; socket_options, tcp_keepalive);
+        more.push(local_address(&at.field("address"), at.required("address", address)?)?);
+    }
+    let filters = listener_filters.iter().enumerate();
+    let filters = filters.map(|(i, proto)| listener_filter(&at.item("listener_filters", i), proto));
+    let chains = filter_chains.iter().enumerate().map(|(i, proto)| filter_chain(&at.item("filter_chains", i), proto));
+    let chains = FilterChains::new(chains.collect::<Compiled<_>>()?);
+    let default_at = at.field("default_filter_chain");
+    let default_chain = default_filter_chain.as_ref().map(|proto| filter_chain(&default_at, proto)).transpose()?;
+    let deprecated_bind = deprecated_v1.as_ref().and_then(|v1| v1.bind_to_port);
+    let balance = connection_balance_config.as_ref().and_then(|config| config.balance_type.as_ref());
+    Ok(Listener {
+        name: name.as_str().into(),
+        address: local_address(&at.field("address"), at.required("address", address)?)?,
+        additional_addresses: more,
+        bind_to_port: !matches!(bind_to_port.or(deprecated_bind), Some(BoolValue { value: false })),
+        use_original_dst: is_true(use_original_dst),
+        direction: match at.one_of("traffic_direction", *traffic_direction)? {
+            TrafficDirection::Unspecified => Direction::Unspecified,
+            TrafficDirection::Inbound => Direction::Inbound,
+            TrafficDirection::Outbound => Direction::Outbound,
+        },
+        filters: filters.collect::<Compiled<_>>()?,
+        filters_timeout: at.timeout("listener_filters_timeout", listener_filters_timeout, Some(FILTERS_TIMEOUT))?,
+        continue_on_filters_timeout: *continue_on_listener_filters_timeout,
+        chains: chains.or_else(|error| at.field("filter_chains").refuse(error.to_string()))?,
+        default_chain: default_chain.map(|(_, chain)| chain),
+        buffer_limit: number(per_connection_buffer_limit_bytes).unwrap_or(BUFFER_BYTES),
+        reuse_port: enable_reuse_port.map_or(true, |v| v.value) || *reuse_port,
+        exact_balance: match balance {
+            None => false,
+            Some(BalanceType::ExactBalance(_)) => true,
+            Some(_) => return at.field("connection_balance_config").refuse("must be exact_balance"),
+        },
+        transparent: is_true(transparent),
+        freebind: is_true(freebind),
+        backlog: number(tcp_backlog_size),
+        accepts_per_event: number(max_connections_to_accept_per_socket_event),
+        access_logs: access_log::access_logs(at, access_log)?,
+    })
+}
+
+fn listener_filter(at: &At<'_>, proto: &proto::ListenerFilter) -> Compiled<ListenerFilter> {
+    let proto::ListenerFilter { name: _, filter_disabled, config_type } = proto;
+    let Some(listener_filter::ConfigType::TypedConfig(any)) = config_type else {
+        return at.field("typed_config").refuse("is missing");
+    };
+    let typed = at.field("typed_config");
+    let kind = if let Some(OriginalDst {}) = typed.unpack(any)? {
+        ListenerFilterKind::OriginalDst
+    } else if let Some(HttpInspector {}) = typed.unpack(any)? {
+        ListenerFilterKind::HttpInspector
+    } else if let Some(proto) = typed.unpack::<TlsInspector>(any)? {
+        let TlsInspector {
+            enable_ja3_fingerprinting,
+            enable_ja4_fingerprinting,
+            // How much is read at once, and how much at most: ours is Envoy's greatest.
+            initial_read_buffer_size: _,
+            max_client_hello_size: _,
+            close_connection_on_client_hello_parsing_errors,
+        } = &proto;
+        unset!(typed; enable_ja3_fingerprinting, enable_ja4_fingerprinting);
+        unset!(typed; close_connection_on_client_hello_parsing_errors);
+        ListenerFilterKind::TlsInspector
+    } else if let Some(proto) = typed.unpack::<ProxyProtocol>(any)? {
+        let ProxyProtocol {
+            rules,
+            allow_requests_without_proxy_protocol,
+            pass_through_tlvs,
+            disallowed_versions,
+            stat_prefix: _,
+            tlv_location: _,
+        } = &proto;
+        unset!(typed; rules, pass_through_tlvs, disallowed_versions);
+        ListenerFilterKind::ProxyProtocol { optional: *allow_requests_without_proxy_protocol }
+    } else {
+        return typed.refuse(format!("{} is no listener filter we have", any.type_url));
+    };
+    let disabled = filter_disabled.as_ref().map(|proto| predicate(&at.field("filter_disabled"), proto)).transpose()?;
+    Ok(ListenerFilter { kind, disabled })
+}
+
+fn predicate(at: &At<'_>, proto: &proto::ListenerFilterChainMatchPredicate) -> Compiled<PortPredicate> {
+    let all = |rules: &[proto::ListenerFilterChainMatchPredicate]| {
+        rules.iter().enumerate().map(|(i, proto)| predicate(&at.item("rules", i), proto)).collect::<Compiled<_>>()
+    };
+    Ok(match at.required("rule", &proto.rule)? {
+        Rule::AnyMatch(true) => PortPredicate::Any,
+        Rule::AnyMatch(false) => PortPredicate::Or(Vec::new()),
+        Rule::DestinationPortRange(Int32Range { start, end }) => {
+            let port = |value: i32| u32::try_from(value).unwrap_or(0);
+            PortPredicate::Range(port(*start)..port(*end))
+        }
+        Rule::NotMatch(other) => PortPredicate::Not(Box::new(predicate(&at.field("not_match"), other)?)),
+        Rule::OrMatch(proto::listener_filter_chain_match_predicate::MatchSet { rules }) => {
+            PortPredicate::Or(all(rules)?)
+        }
+        Rule::AndMatch(proto::listener_filter_chain_match_predicate::MatchSet { rules }) => {
+            PortPredicate::And(all(rules)?)
+        }
+    })
+}
+
+fn filter_chain(at: &At<'_>, proto: &proto::FilterChain) -> Compiled<(ChainMatch, Arc<FilterChain>)> {
+    let proto::FilterChain {
+        filter_chain_match,
+        filters,
+        use_proxy_proto,
+        metadata: _,
+        transport_socket,
+        transport_socket_connect_timeout,
+        name,
+    } = proto;
+    unset!(at; use_proxy_proto);
+    let wanted = match filter_chain_match {
+        Some(proto) => chain_match(&at.field("filter_chain_match"), proto)?,
+        None => ChainMatch::default(),
+    };
+    let chain = FilterChain {
+        name: name.as_str().into(),
+        transport: tls::downstream(at, transport_socket)?,
+        network: network(at, filters)?,
+        transport_timeout: at.timeout("transport_socket_connect_timeout", transport_socket_connect_timeout, None)?,
+    };
+    Ok((wanted, Arc::new(chain)))
+}
+
+fn chain_match(at: &At<'_>, proto: &proto::FilterChainMatch) -> Compiled<ChainMatch> {
+    let proto::FilterChainMatch {
+        destination_port,
+        prefix_ranges,
+        address_suffix,
+        suffix_len,
+        direct_source_prefix_ranges,
+        source_type,
+        source_prefix_ranges,
+        source_ports,
+        server_names,
+        transport_protocol,
+        application_protocols,
+    } = proto;
+    unset!(at; address_suffix, suffix_len);
+    let port = |name: &str, value: u32| match u16::try_from(value) {
+        Ok(port) => Ok(port),
+        Err(_) => at.field(name).refuse(format!("{value} is no port")),
+    };
+    for (i, name) in server_names.iter().enumerate() {
+        if name.contains('*') && !name.starts_with("*.") {
+            return at.item("server_names", i).refuse(format!("{name:?}: a wildcard stands for a whole first label"));
+        }
+    }
+    Ok(ChainMatch {
+        destination_port: number(destination_port).map(|value| port("destination_port", value)).transpose()?,
+        destinations: matcher::cidrs(at, "prefix_ranges", prefix_ranges)?,
+        server_names: server_names.iter().map(|name| name.as_str().into()).collect(),
+        transport_protocol: transport_protocol.as_str().into(),
+        application_protocols: application_protocols.iter().map(|p| p.as_str().into()).collect(),
+        direct_sources: matcher::cidrs(at, "direct_source_prefix_ranges", direct_source_prefix_ranges)?,
+        source_kind: match at.one_of("source_type", *source_type)? {
+            ConnectionSourceType::Any => SourceKind::Any,
+            ConnectionSourceType::SameIpOrLoopback => SourceKind::SameIpOrLoopback,
+            ConnectionSourceType::External => SourceKind::External,
+        },
+        sources: matcher::cidrs(at, "source_prefix_ranges", source_prefix_ranges)?,
+        source_ports: source_ports.iter().map(|value| port("source_ports", *value)).collect::<Compiled<_>>()?,
+    })
+}
+
+/// The network filters: one that ends the chain, after `sni_cluster` at most.
+fn network(at: &At<'_>, protos: &[proto::Filter]) -> Compiled<Network> {
+    let mut sni_cluster = false;
+    for (i, proto) in protos.iter().enumerate() {
+        let at = at.item("filters", i);
+        let proto::Filter { name: _, config_type } = proto;
+        let Some(filter::ConfigType::TypedConfig(any)) = config_type else {
+            return at.field("typed_config").refuse("is missing");
+        };
+        let at = at.field("typed_config");
+        if let Some(SniCluster {}) = at.unpack(any)? {
+            sni_cluster = true;
+            continue;
+        }
+        let network = terminal(&at, any, sni_cluster)?;
+        return match i + 1 == protos.len() {
+            true => Ok(network),
+            false => at.refuse("must be the last filter: nothing gets past it"),
+        };
+    }
+    Ok(Network::Close)
+}
+
+fn terminal(at: &At<'_>, any: &Any, sni_cluster: bool) -> Compiled<Network> {
+    if let Some(proto) = at.unpack::<HttpConnectionManager>(any)? {
+        return http::http_manager(at, &proto).map(|manager| Network::Http(Arc::new(manager)));
+    }
+    if let Some(proto) = at.unpack::<TcpProto>(any)? {
+        return tcp_proxy(at, &proto, sni_cluster).map(|proxy| Network::Tcp(Arc::new(proxy)));
+    }
+    at.refuse(format!("{} is no network filter we have", any.type_url))
+}
+
+fn tcp_proxy(at: &At<'_>, proto: &TcpProto, sni_cluster: bool) -> Compiled<TcpProxy> {
+    let TcpProto {
+        stat_prefix,
+        on_demand,
+        metadata_match,
+        idle_timeout,
+        downstream_idle_timeout,
+        upstream_idle_timeout,
+        access_log,
+        max_connect_attempts,
+        backoff_options,
+        hash_policy,
+        tunneling_config,
+        max_downstream_connection_duration,
+        max_downstream_connection_duration_jitter_percentage,
+        access_log_flush_interval,
+        flush_access_log_on_connected,
+        access_log_options,
+        proxy_protocol_tlvs,
+        proxy_protocol_tlv_merge_policy,
+        upstream_connect_mode,
+        max_early_data_bytes,
+        check_drain_close,
+        cluster_specifier,
+    } = proto;
+    unset!(at; on_demand, metadata_match, downstream_idle_timeout, upstream_idle_timeout, backoff_options);
+    unset!(at; tunneling_config, max_downstream_connection_duration_jitter_percentage, access_log_flush_interval);
+    unset!(at; flush_access_log_on_connected, access_log_options, proxy_protocol_tlvs, upstream_connect_mode);
+    unset!(at; proxy_protocol_tlv_merge_policy, max_early_data_bytes, check_drain_close);
+    let cluster = match at.required("cluster_specifier", cluster_specifier)? {
+        // `sni_cluster` overrides whatever cluster is given.
+        _ if sni_cluster => TcpDestination::Sni,
+        ClusterSpecifier::Cluster(name) => TcpDestination::Cluster(at.text("cluster", name)?.into()),
+        ClusterSpecifier::WeightedClusters(proto) => {
+            TcpDestination::Weighted(weighted(&at.field("weighted_clusters"), proto)?)
+        }
+    };
+    let mut hash_source_ip = false;
+    for (i, proto) in hash_policy.iter().enumerate() {
+        match proto {
+            HashPolicy { policy_specifier: Some(hash_policy::PolicySpecifier::SourceIp(_)) } => hash_source_ip = true,
+            _ => return at.item("hash_policy", i).refuse("must be source_ip"),
+        }
+    }
+    Ok(TcpProxy {
+        stat_prefix: stat_prefix.as_str().into(),
+        cluster,
+        idle_timeout: at.timeout("idle_timeout", idle_timeout, Some(TCP_IDLE))?,
+        max_duration: at.timeout("max_downstream_connection_duration", max_downstream_connection_duration, None)?,
+        max_connect_attempts: number(max_connect_attempts).unwrap_or(1).max(1),
+        access_logs: access_log::access_logs(at, access_log)?,
+        hash_source_ip,
+        priority: Priority::Default,
+    })
+}
+
+fn weighted(at: &At<'_>, proto: &tcp_proxy::tcp_proxy::WeightedCluster) -> Compiled<WeightedClusters> {
+    let mut shares = Vec::new();
+    for (i, proto) in proto.clusters.iter().enumerate() {
+        let at = at.item("clusters", i);
+        let tcp_proxy::tcp_proxy::weighted_cluster::ClusterWeight { name, weight, metadata_match } = proto;
+        unset!(at; metadata_match);
+        let destination = Destination {
+            cluster: at.text("name", name)?.into(),
+            request: HeaderMutations::default(),
+            response: HeaderMutations::default(),
+            host: None,
+        };
+        shares.push((*weight, destination));
+    }
+    match WeightedClusters::new(shares) {
+        Some(clusters) => Ok(clusters),
+        None => at.field("clusters").refuse("the weights add up to nothing"),
+    }
+}
