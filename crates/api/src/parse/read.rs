@@ -17,6 +17,8 @@ const MAX_DEPTH: usize = 64;
 const MAX_ALIASED: usize = 1 << 20;
 /// How many bytes may be read again because of lines that begin too far left.
 const MAX_REREAD: usize = 64 << 20;
+/// What the YAML parser says of such a line.
+const OUTDENTED: [&str; 2] = ["invalid indentation", "invalid indentation in flow construct"];
 /// How far such a line is moved: further than anything is indented.
 const INDENT: &str = "                                                                                ";
 
@@ -278,7 +280,7 @@ impl<'a> Reader<'a> {
             || start.line == last_line && self.file.line(last_line).chars().count() < start.column;
         if at_end {
             // What is missing is missing after the last thing there is.
-            let lines = (1..=last_line.min(start.line)).rev().map(|line| (line, self.file.line(line).trim_end()));
+            let lines = (self.first_line + 1..=last_line).rev().map(|line| (line, self.file.line(line).trim_end()));
             if let Some((line, text)) = lines.into_iter().find(|(_, text)| !text.is_empty()) {
                 start = Position { line, column: text.chars().count().max(1) };
             }
@@ -298,7 +300,7 @@ impl<'a> Reader<'a> {
             span: Span { start, end },
             message: format!("this is not YAML: {info}"),
             hint: hint.map(str::to_owned),
-            outdented_line: info.starts_with("invalid indentation").then_some(start.line),
+            outdented_line: OUTDENTED.contains(&info).then_some(start.line),
         }
     }
 
