@@ -3,12 +3,14 @@
 
 pub mod child;
 mod cpu;
+mod keepalive;
 mod limits;
 mod listener;
 mod original_dst;
 mod runtime;
 
 pub use cpu::{cpus, pin_to};
+pub use keepalive::set_keepalive;
 pub use limits::raise_open_files;
 pub use listener::{ListenOptions, listen};
 pub use original_dst::original_dst;

@@ -1,6 +1,15 @@
 //! The data plane: compile xDS, route, balance, forward; workers, drain, admin.
 
+mod balance;
 pub mod compile;
 pub mod config;
 pub mod headers;
 pub mod route;
+pub mod simulate;
+mod snapshot;
+mod stats;
+mod upstream;
+mod worker;
+
+pub use snapshot::Snapshot;
+pub use upstream::{ClusterEntry, Host, HostSet, Load, PriorityHosts};

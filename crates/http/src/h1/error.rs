@@ -10,6 +10,7 @@ pub enum Error {
     Syntax,
     InvalidMethod,
     InvalidTarget,
+    Fragment,
     InvalidHost,
     MissingHost,
     DuplicateHost,
@@ -42,6 +43,7 @@ impl Error {
             Error::Version => "low_version",
             Error::Syntax | Error::InvalidMethod | Error::Chunk | Error::ContentLength => "http1.codec_error",
             Error::InvalidTarget => "http1.invalid_url",
+            Error::Fragment => "path_normalization_failed",
             Error::InvalidHost | Error::DuplicateHost => "http.invalid_authority",
             Error::MissingHost => "missing_host_header",
             Error::ContentLengthAndTransferEncoding => "http1.content_length_and_chunked_not_allowed",
@@ -64,6 +66,7 @@ impl std::fmt::Display for Error {
             Error::InvalidTarget => {
                 "the request target is neither a path nor an absolute URL with characters that may stand there"
             }
+            Error::Fragment => "the request target has a fragment",
             Error::InvalidHost => "the host has characters that may not stand there",
             Error::MissingHost => "there is no Host header",
             Error::DuplicateHost => "there is more than one Host header",

@@ -185,7 +185,7 @@ fn set_target(head: &mut RequestHead, target: &[u8], method: &[u8]) -> Result<bo
     }
     if target.contains(&b'#') {
         // A fragment never belongs in a request; two readers would see two paths.
-        return Err(Error::InvalidTarget);
+        return Err(Error::Fragment);
     }
     if target.first() == Some(&b'/') || (target == b"*" && method == b"OPTIONS") {
         head.set_path(target);

@@ -1,0 +1,11 @@
+//! Clusters at work: their hosts as shared by all workers, and each worker's pools of connections to them.
+
+mod cluster;
+mod connect;
+mod hosts;
+mod pool;
+
+pub(crate) use cluster::{WorkerCluster, WorkerHost};
+pub(crate) use connect::{ConnectError, connect};
+pub use hosts::{ClusterEntry, Host, HostSet, Load, PriorityHosts};
+pub(crate) use pool::{Counted, Idle, Pool};

@@ -1,0 +1,143 @@
+//! One worker's side of a cluster: its balancer and its pools.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use ahash::AHashMap;
+
+use super::{ClusterEntry, Host, Load, Pool};
+use crate::balance::Balancer;
+use crate::config::{Cluster, Health};
+
+/// One worker's side of a cluster. Made when the cluster is first used; in-flight requests keep it alive.
+pub(crate) struct WorkerCluster {
+    state: RefCell<State>,
+}
+
+struct State {
+    entry: Arc<ClusterEntry>,
+    balancer: Rc<Balancer>,
+    hosts: AHashMap<SocketAddr, Rc<WorkerHost>>,
+    /// Hosts that only the client named ([`crate::config::Discovery::OriginalDst`]).
+    dynamic: AHashMap<SocketAddr, Rc<WorkerHost>>,
+}
+
+/// One worker's side of a host.
+pub(crate) struct WorkerHost {
+    pub(crate) host: Arc<Host>,
+    pub(crate) pool: Rc<Pool>,
+}
+
+impl WorkerCluster {
+    pub(crate) fn new(entry: Arc<ClusterEntry>) -> WorkerCluster {
+        let mut hosts = AHashMap::new();
+        let balancer = Rc::new(balancer(&entry, &mut hosts, &AHashMap::new()));
+        WorkerCluster { state: RefCell::new(State { entry, balancer, hosts, dynamic: AHashMap::new() }) }
+    }
+
+    /// Takes on a newer configuration or newer hosts. Connections to hosts that stay are kept, unless how they are made has changed.
+    pub(crate) fn update(&self, entry: Arc<ClusterEntry>) {
+        let mut state = self.state.borrow_mut();
+        let same_config = Arc::ptr_eq(&state.entry.config, &entry.config);
+        if same_config && Arc::ptr_eq(&state.entry.hosts, &entry.hosts) {
+            return;
+        }
+        let mut hosts = AHashMap::with_capacity(state.hosts.len());
+        let nothing = AHashMap::new();
+        let keep = if same_config { &state.hosts } else { &nothing };
+        let balancer = Rc::new(balancer(&entry, &mut hosts, keep));
+        let old = std::mem::replace(&mut state.hosts, hosts);
+        for (address, host) in old {
+            if !same_config || !state.hosts.contains_key(&address) {
+                host.pool.close();
+            }
+        }
+        if !same_config {
+            state.dynamic.drain().for_each(|(_, host)| host.pool.close());
+        }
+        state.balancer = balancer;
+        state.entry = entry;
+    }
+
+    /// The cluster and its hosts as they are now.
+    pub(crate) fn entry(&self) -> Arc<ClusterEntry> {
+        self.state.borrow().entry.clone()
+    }
+
+    /// A host for a request; see [`Balancer::pick`].
+    pub(crate) fn pick(
+        &self,
+        hash: Option<u64>,
+        attempts: u32,
+        avoid: impl Fn(&WorkerHost) -> bool,
+    ) -> Option<Rc<WorkerHost>> {
+        let state = self.state.borrow();
+        state.balancer.pick(&state.entry.hosts, hash, attempts, avoid)
+    }
+
+    /// The host at an address that the client named.
+    pub(crate) fn at(&self, address: SocketAddr) -> Rc<WorkerHost> {
+        let mut state = self.state.borrow_mut();
+        // Whoever names many addresses only makes us forget the ones without connections.
+        if state.dynamic.len() >= 1024 {
+            state.dynamic.retain(|_, host| host.pool.len() > 0 || Rc::strong_count(host) > 1);
+        }
+        let make = || {
+            let host = Host {
+                address,
+                hostname: "".into(),
+                weight: 1,
+                health: Health::Healthy,
+                metadata: None,
+                load: Arc::new(Load::default()),
+            };
+            Rc::new(WorkerHost { host: Arc::new(host), pool: Rc::new(Pool::new()) })
+        };
+        state.dynamic.entry(address).or_insert_with(make).clone()
+    }
+
+    /// Closes connections that have been idle for too long or were closed by the server.
+    pub(crate) fn sweep(&self, now: u32) {
+        let state = self.state.borrow();
+        let oldest = oldest(&state.entry.config, now);
+        for host in state.hosts.values().chain(state.dynamic.values()) {
+            host.pool.sweep(oldest);
+        }
+    }
+
+    /// Closes every idle connection, for good.
+    pub(crate) fn close(&self) {
+        let state = self.state.borrow();
+        for host in state.hosts.values().chain(state.dynamic.values()) {
+            host.pool.close();
+        }
+    }
+}
+
+fn oldest(config: &Cluster, now: u32) -> u32 {
+    match config.http.idle_timeout {
+        Some(timeout) => now.saturating_sub(u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX)),
+        None => 0,
+    }
+}
+
+fn balancer(
+    entry: &ClusterEntry,
+    hosts: &mut AHashMap<SocketAddr, Rc<WorkerHost>>,
+    old: &AHashMap<SocketAddr, Rc<WorkerHost>>,
+) -> Balancer {
+    // Hosts that take no requests now may do so later: their connections are kept too.
+    for host in entry.hosts.hosts() {
+        let pool = match old.get(&host.address) {
+            Some(same) => same.pool.clone(),
+            None => Rc::new(Pool::new()),
+        };
+        hosts.entry(host.address).or_insert_with(|| Rc::new(WorkerHost { host: host.clone(), pool }));
+    }
+    Balancer::new(&entry.config.lb, &entry.hosts, |host| match hosts.get(&host.address) {
+        Some(found) => found.clone(),
+        None => Rc::new(WorkerHost { host: host.clone(), pool: Rc::new(Pool::new()) }),
+    })
+}

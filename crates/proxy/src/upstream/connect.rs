@@ -1,0 +1,42 @@
+//! Making a connection to a host.
+
+use std::io;
+use std::net::SocketAddr;
+
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+
+use crate::config::Cluster;
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(crate) enum ConnectError {
+    /// It took too long.
+    Timeout,
+    /// The host, or something on the way, refused.
+    Remote(io::Error),
+    /// This machine cannot make one.
+    Local(io::Error),
+}
+
+/// Connects as the cluster says.
+pub(crate) async fn connect(cluster: &Cluster, address: SocketAddr) -> Result<TcpStream, ConnectError> {
+    let socket = socket(cluster, address).map_err(ConnectError::Local)?;
+    match timeout(cluster.connect_timeout, socket.connect(address)).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(e)) => Err(ConnectError::Remote(e)),
+        Err(_) => Err(ConnectError::Timeout),
+    }
+}
+
+fn socket(cluster: &Cluster, address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_nodelay(true)?;
+    if let Some(keepalive) = &cluster.tcp_keepalive {
+        maille_net::set_keepalive(&socket, keepalive.probes, keepalive.time, keepalive.interval)?;
+    }
+    if let Some(source) = cluster.source_addresses.iter().find(|source| source.is_ipv4() == address.is_ipv4()) {
+        socket.bind(SocketAddr::new(*source, 0))?;
+    }
+    Ok(socket)
+}

@@ -1,0 +1,171 @@
+//! A worker: one thread with its own sockets, connections, pools, buffers and clock, serving what the main thread hands it.
+
+mod buffers;
+mod clock;
+mod connection;
+mod cors;
+mod exchange;
+mod fault;
+mod hash;
+mod http;
+mod io;
+mod listening;
+mod mirror;
+mod record;
+mod registry;
+mod reply;
+mod request;
+mod response;
+mod retry;
+mod scratch;
+mod tcp;
+mod transfer;
+mod upstream_request;
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ahash::AHashMap;
+use tokio::sync::mpsc;
+
+use crate::snapshot::Snapshot;
+use crate::upstream::WorkerCluster;
+
+use buffers::Blocks;
+use clock::Clock;
+use listening::Listening;
+use registry::Registry;
+use scratch::Scratches;
+
+/// What the main thread tells a worker.
+pub(crate) enum Message {
+    /// Serve this from now on.
+    Snapshot(Arc<Snapshot>),
+    /// Accept connections of a listener on a socket.
+    Listen(Arc<str>, SocketAddr, std::net::TcpListener),
+    /// Stop accepting on an address.
+    Unlisten(SocketAddr),
+    /// Stop accepting altogether; tell clients to go; end when they have, or when this time is over.
+    Drain(Duration),
+}
+
+/// What all tasks of a worker share.
+pub(crate) struct Worker {
+    snapshot: RefCell<Rc<Arc<Snapshot>>>,
+    clusters: RefCell<AHashMap<Arc<str>, Rc<WorkerCluster>>>,
+    pub(crate) blocks: Blocks,
+    pub(crate) scratches: Scratches,
+    pub(crate) clock: Clock,
+    pub(crate) connections: Registry,
+    draining: Cell<bool>,
+    pub(crate) hostname: Arc<str>,
+    pub(crate) metrics: crate::stats::WorkerMetrics,
+}
+
+/// Runs a worker on the current thread until it has drained or the main thread is gone.
+pub(crate) fn run(
+    mut mailbox: mpsc::UnboundedReceiver<Message>,
+    hostname: Arc<str>,
+    metrics: crate::stats::WorkerMetrics,
+) -> std::io::Result<()> {
+    let runtime = maille_net::worker_runtime()?;
+    runtime.block_on(async move {
+        let worker = Rc::new(Worker {
+            snapshot: RefCell::default(),
+            clusters: RefCell::default(),
+            blocks: Blocks::new(),
+            scratches: Scratches::default(),
+            clock: Clock::new(),
+            connections: Registry::default(),
+            draining: Cell::new(false),
+            hostname,
+            metrics,
+        });
+        tokio::task::spawn_local(tick(worker.clone()));
+        let mut listening = Listening::default();
+        while let Some(message) = mailbox.recv().await {
+            match message {
+                Message::Snapshot(snapshot) => worker.install(snapshot),
+                Message::Listen(name, address, socket) => listening.start(&worker, name, address, socket),
+                Message::Unlisten(address) => listening.stop(&worker, address),
+                Message::Drain(limit) => {
+                    listening.stop_all(&worker);
+                    worker.drain(limit).await;
+                    break;
+                }
+            }
+        }
+    });
+    Ok(())
+}
+
+impl Worker {
+    /// What is served now. Requests keep what they got from here.
+    pub(crate) fn snapshot(&self) -> Rc<Arc<Snapshot>> {
+        self.snapshot.borrow().clone()
+    }
+
+    /// This worker's side of a cluster.
+    pub(crate) fn cluster(&self, name: &str) -> Option<Rc<WorkerCluster>> {
+        if let Some(cluster) = self.clusters.borrow().get(name) {
+            return Some(cluster.clone());
+        }
+        let (name, entry) = {
+            let snapshot = self.snapshot.borrow();
+            let (name, entry) = snapshot.clusters.get_key_value(name)?;
+            (name.clone(), entry.clone())
+        };
+        let cluster = Rc::new(WorkerCluster::new(entry));
+        self.clusters.borrow_mut().insert(name, cluster.clone());
+        Some(cluster)
+    }
+
+    /// Whether clients are being told to go.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    fn install(&self, snapshot: Arc<Snapshot>) {
+        self.clusters.borrow_mut().retain(|name, cluster| match snapshot.clusters.get(name) {
+            Some(entry) => {
+                cluster.update(entry.clone());
+                true
+            }
+            None => {
+                cluster.close();
+                false
+            }
+        });
+        *self.snapshot.borrow_mut() = Rc::new(snapshot);
+    }
+
+    async fn drain(&self, limit: Duration) {
+        self.draining.set(true);
+        self.connections.close_idle();
+        let empty = async {
+            while !self.connections.is_empty() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let _ = tokio::time::timeout(limit, empty).await;
+    }
+}
+
+/// Once a second: the clock, and whatever has been idle for too long.
+async fn tick(worker: Rc<Worker>) {
+    let mut interval = tokio::time::interval(Duration::from_secs(1));
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    loop {
+        interval.tick().await;
+        worker.clock.tick();
+        let now = worker.clock.seconds();
+        worker.connections.close_overdue(now);
+        worker.blocks.trim();
+        for cluster in worker.clusters.borrow().values() {
+            cluster.sweep(now);
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! A new connection: which listener and filter chain it belongs to.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+
+use super::{Worker, http, tcp};
+use crate::config::{DownstreamTransport, FilterChain, Listener, ListenerFilterKind, Network};
+use crate::route::Connection;
+
+/// What is known of a connection from the start.
+pub(crate) struct ConnectionInfo {
+    /// Its number on this worker.
+    pub(crate) id: u64,
+    /// The other end.
+    pub(crate) remote: SocketAddr,
+    /// Where the client wanted to go.
+    pub(crate) local: SocketAddr,
+    pub(crate) chain: Arc<FilterChain>,
+    pub(crate) listener: Arc<Listener>,
+}
+
+/// Serves a connection on a task of its own.
+pub(crate) fn start(worker: &Rc<Worker>, stream: TcpStream, remote: SocketAddr, listener: &Arc<str>) {
+    thread_local!(static NEXT_ID: Cell<u64> = const { Cell::new(0) });
+    let snapshot = worker.snapshot();
+    let Some(listener) = snapshot.listeners.get(listener) else { return };
+    let Ok(own) = stream.local_addr() else { return };
+    let restores = |listener: &Listener| {
+        listener.filters.iter().any(|f| {
+            f.kind == ListenerFilterKind::OriginalDst && !f.disabled.as_ref().is_some_and(|p| p.holds(own.port()))
+        })
+    };
+    let mut local = own;
+    if (listener.use_original_dst || restores(listener))
+        && let Some(original) = maille_net::original_dst(&stream)
+    {
+        local = original;
+    }
+    let listener = if listener.use_original_dst && local != own {
+        owner(&snapshot.listeners, local).unwrap_or(listener)
+    } else {
+        listener
+    };
+    let facts = Connection {
+        destination: local,
+        source: remote,
+        direct_source: remote,
+        server_name: "",
+        transport_protocol: "raw_buffer",
+        application_protocols: &[],
+    };
+    let Some(chain) = listener.chains.find(&facts).or(listener.default_chain.as_ref()) else {
+        tracing::debug!(listener = %listener.name, %remote, "no filter chain matches");
+        return;
+    };
+    if let DownstreamTransport::Tls(_) = chain.transport {
+        // Refused when the configuration came; should one get here all the same, plain text is never served in its place.
+        return;
+    }
+    let id = NEXT_ID.get() + 1;
+    NEXT_ID.set(id);
+    let info = ConnectionInfo { id, remote, local, chain: chain.clone(), listener: listener.clone() };
+    match &chain.network {
+        Network::Http(manager) => {
+            tokio::task::spawn_local(http::serve(worker.clone(), stream, manager.clone(), info));
+        }
+        Network::Tcp(proxy) => {
+            tokio::task::spawn_local(tcp::serve(worker.clone(), stream, proxy.clone(), info));
+        }
+        Network::Close => {}
+    }
+}
+
+/// The listener that a destination belongs to: its own address, else the one for any address at that port.
+fn owner(listeners: &ahash::AHashMap<Arc<str>, Arc<Listener>>, destination: SocketAddr) -> Option<&Arc<Listener>> {
+    let addresses = |l: &Listener| std::iter::once(l.address).chain(l.additional_addresses.clone());
+    let exact = listeners.values().find(|l| addresses(l).any(|a| a == destination));
+    exact.or_else(|| {
+        listeners.values().find(|l| {
+            !l.use_original_dst && addresses(l).any(|a| a.ip().is_unspecified() && a.port() == destination.port())
+        })
+    })
+}

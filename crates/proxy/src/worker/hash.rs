@@ -1,0 +1,78 @@
+//! What of a request decides the host of a consistent-hash cluster.
+
+use std::net::IpAddr;
+
+use maille_http::{HeaderId, RequestHead};
+use xxhash_rust::xxh64::xxh64;
+
+use crate::config::{HashOn, HashPolicy};
+use crate::route::query_parameter;
+
+/// The hash of a request, if it has anything to hash; a cookie that the client is to get is put into `set_cookie`.
+pub(crate) fn hash(
+    policies: &[HashPolicy],
+    request: &RequestHead,
+    client: IpAddr,
+    set_cookie: &mut Vec<Vec<u8>>,
+) -> Option<u64> {
+    let mut hash: Option<u64> = None;
+    for policy in policies {
+        if let Some(new) = one(&policy.on, request, client, set_cookie) {
+            // Rotating keeps two policies with the same value from cancelling each other out.
+            hash = Some(hash.map_or(0, |old| old.rotate_left(1)) ^ new);
+            if policy.terminal {
+                break;
+            }
+        }
+    }
+    hash
+}
+
+fn one(on: &HashOn, request: &RequestHead, client: IpAddr, set_cookie: &mut Vec<Vec<u8>>) -> Option<u64> {
+    match on {
+        HashOn::Header(name, rewrite) => {
+            let value = request.header(name)?;
+            Some(match rewrite {
+                Some(rewrite) => xxh64(&rewrite.apply(&value), 0),
+                None => xxh64(&value, 0),
+            })
+        }
+        HashOn::Cookie { name, ttl, path, attributes } => {
+            if let Some(value) = cookie(request, name.as_bytes()) {
+                return Some(xxh64(value, 0));
+            }
+            let ttl = (*ttl)?;
+            let value = format!("{:032x}", fastrand::u128(..));
+            let mut line = format!("{name}=\"{value}\"");
+            if !ttl.is_zero() {
+                line.push_str(&format!("; Max-Age={}", ttl.as_secs()));
+            }
+            if !path.is_empty() {
+                line.push_str(&format!("; Path={path}"));
+            }
+            for (attribute, value) in attributes {
+                line.push_str(&format!("; {attribute}"));
+                if !value.is_empty() {
+                    line.push_str(&format!("={value}"));
+                }
+            }
+            line.push_str("; HttpOnly");
+            set_cookie.push(line.into_bytes());
+            Some(xxh64(value.as_bytes(), 0))
+        }
+        HashOn::SourceIp => Some(xxh64(client.to_string().as_bytes(), 0)),
+        HashOn::Query(name) => Some(xxh64(&query_parameter(request.query()?, name.as_bytes())?, 0)),
+    }
+}
+
+/// The value of a cookie, without the quotes around it.
+fn cookie<'a>(request: &'a RequestHead, name: &[u8]) -> Option<&'a [u8]> {
+    let pairs = request.headers.all(HeaderId::Cookie).flat_map(|line| line.split(|&b| b == b';'));
+    let mut values = pairs.filter_map(|pair| {
+        let at = pair.iter().position(|&b| b == b'=')?;
+        (pair[..at].trim_ascii() == name).then(|| pair[at + 1..].trim_ascii())
+    });
+    let value = values.next()?;
+    let bare = value.strip_prefix(b"\"").and_then(|v| v.strip_suffix(b"\"")).unwrap_or(value);
+    (!bare.is_empty()).then_some(bare)
+}

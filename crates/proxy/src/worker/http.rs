@@ -1,0 +1,161 @@
+//! A client's HTTP/1 connection: one request after the other, each read, answered, forgotten.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Poll, ready};
+use std::time::Duration;
+
+use maille_http::h1::{self, Limits, RequestMeta, parse_request};
+use tokio::net::TcpStream;
+
+use super::connection::ConnectionInfo;
+use super::exchange::exchange;
+use super::io::{Input, poll_shutdown};
+use super::registry::Registered;
+use super::scratch::Scratch;
+use super::{Worker, reply};
+use crate::config::HttpManager;
+
+/// Receiving a head may not take longer than this when the configuration sets no limit: a client that sends a byte a minute would keep a connection for ever.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The client's side of a connection.
+pub(crate) struct Client {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) stream: TcpStream,
+    pub(crate) input: Input,
+    pub(crate) info: ConnectionInfo,
+    /// Requests so far.
+    pub(crate) requests: u32,
+    registered: Registered,
+}
+
+/// What to do with the connection after a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum After {
+    /// Read the next request.
+    KeepAlive,
+    /// Close it: the client knows, or is gone.
+    Close,
+    /// Close it once the client has had time to read what was sent, since it may still be sending.
+    Linger,
+}
+
+/// What came next on a connection.
+enum Next {
+    Request(Box<Scratch>, RequestMeta),
+    Bad(Box<Scratch>, h1::Error),
+    End,
+}
+
+/// Serves a connection to its end.
+pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, manager: Arc<HttpManager>, info: ConnectionInfo) {
+    let registered = worker.connections.add();
+    let mut client = Client { worker, stream, input: Input::default(), info, requests: 0, registered };
+    let limits = Limits { head_bytes: manager.max_header_bytes as usize, fields: manager.max_header_count as usize };
+    loop {
+        let after = match client.next(&manager, &limits).await {
+            Next::Request(mut scratch, meta) => {
+                client.requests = client.requests.saturating_add(1);
+                client.registered.slot.set(false, u32::MAX);
+                let after = exchange(&mut client, &manager, &mut scratch, meta).await;
+                client.worker.scratches.give(scratch);
+                after
+            }
+            Next::Bad(mut scratch, error) => {
+                reply::refuse(&mut client, &manager, &mut scratch, error).await;
+                client.worker.scratches.give(scratch);
+                After::Linger
+            }
+            Next::End => After::Close,
+        };
+        match after {
+            After::KeepAlive => {}
+            After::Close => break,
+            After::Linger => {
+                client.linger(manager.timeouts.delayed_close.unwrap_or(Duration::from_secs(1))).await;
+                break;
+            }
+        }
+    }
+    client.input.release(&client.worker.blocks);
+}
+
+impl Client {
+    /// Waits for the next request. While nothing comes, the connection holds no memory but its own.
+    async fn next(&mut self, manager: &HttpManager, limits: &Limits) -> Next {
+        let mut scratch: Option<Box<Scratch>> = None;
+        let mut parse = !self.input.is_empty();
+        self.set_deadline(manager, self.input.is_empty());
+        loop {
+            if parse {
+                let memory = scratch.get_or_insert_with(|| self.worker.scratches.take());
+                match parse_request(self.input.data(), limits, &mut memory.request) {
+                    Ok(Some(meta)) => match scratch.take() {
+                        Some(scratch) => return Next::Request(scratch, meta),
+                        None => return Next::End,
+                    },
+                    Ok(None) => {}
+                    Err(error) => return Next::Bad(scratch.take().unwrap_or_default(), error),
+                }
+            }
+            let before = self.input.len();
+            let got = poll_fn(|cx| {
+                if self.registered.slot.poll_closing(cx) {
+                    return Poll::Ready(None);
+                }
+                // One byte more than a head may have, so that a head that is too large is seen to be.
+                let limit = limits.head_bytes + 1;
+                Poll::Ready(ready!(self.input.poll_fill(cx, &mut self.stream, &self.worker.blocks, limit)).ok())
+            });
+            match got.await {
+                None | Some(0) => {
+                    if let Some(scratch) = scratch {
+                        self.worker.scratches.give(scratch);
+                    }
+                    return Next::End;
+                }
+                Some(_) => {
+                    if before == 0 {
+                        self.set_deadline(manager, false);
+                    }
+                    // A head ends with a line; without a new one there is nothing new to find, except that it is too long.
+                    parse = before == 0
+                        || self.input.len() > limits.head_bytes
+                        || self.input.data()[before..].contains(&b'\n');
+                }
+            }
+        }
+    }
+
+    fn set_deadline(&self, manager: &HttpManager, idle: bool) {
+        let limit = match idle {
+            true => manager.timeouts.idle,
+            false => manager.timeouts.request_headers.or(Some(HEAD_TIMEOUT)),
+        };
+        let seconds = |d: Duration| u32::try_from(d.as_secs().saturating_add(1)).unwrap_or(u32::MAX);
+        let deadline = limit.map_or(u32::MAX, |d| self.worker.clock.seconds().saturating_add(seconds(d)));
+        self.registered.slot.set(idle, deadline);
+    }
+
+    /// Waits while the connection is at work beyond what a request may take; see [`Registered`].
+    pub(crate) fn poll_closing(&self, cx: &mut std::task::Context<'_>) -> bool {
+        self.registered.slot.poll_closing(cx)
+    }
+
+    /// Ends our side and reads on for a while: closing with bytes unread would reset the connection, and the client might never see our answer.
+    async fn linger(&mut self, limit: Duration) {
+        self.input.release(&self.worker.blocks);
+        let until_gone = poll_fn(|cx| {
+            let _ = poll_shutdown(cx, &mut self.stream);
+            loop {
+                match ready!(self.input.poll_fill(cx, &mut self.stream, &self.worker.blocks, 0)) {
+                    Ok(0) | Err(_) => return Poll::Ready(()),
+                    Ok(_) => self.input.release(&self.worker.blocks),
+                }
+            }
+        });
+        let _ = tokio::time::timeout(limit, until_gone).await;
+    }
+}

@@ -1,0 +1,131 @@
+//! Reading into borrowed blocks, and writing whole buffers.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::buffers::Blocks;
+
+/// Bytes that have been read and not been used. Empty, it holds no memory.
+#[derive(Default)]
+pub(crate) struct Input {
+    block: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl Input {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    pub(crate) fn data(&self) -> &[u8] {
+        &self.block[self.start..self.end]
+    }
+
+    pub(crate) fn data_mut(&mut self) -> &mut [u8] {
+        &mut self.block[self.start..self.end]
+    }
+
+    /// Takes bytes off the front; the block goes back with the last of them.
+    pub(crate) fn consume(&mut self, n: usize, blocks: &Blocks) {
+        self.start += n;
+        if self.start >= self.end {
+            self.release(blocks);
+        }
+    }
+
+    /// Gives the block back, whatever is in it.
+    pub(crate) fn release(&mut self, blocks: &Blocks) {
+        self.start = 0;
+        self.end = 0;
+        if !self.block.is_empty() {
+            blocks.give(std::mem::take(&mut self.block));
+        }
+    }
+
+    /// Reads some more; how much, zero at the end. A block is borrowed only once there is something to read.
+    /// Makes room for a message's head of up to `limit` bytes when the block is full.
+    pub(crate) fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut TcpStream,
+        blocks: &Blocks,
+        limit: usize,
+    ) -> Poll<io::Result<usize>> {
+        if self.block.is_empty() {
+            ready!(stream.poll_read_ready(cx))?;
+            self.block = blocks.take();
+        }
+        if self.end == self.block.len() {
+            self.make_room(limit);
+        }
+        let mut room = ReadBuf::new(&mut self.block[self.end..]);
+        match Pin::new(stream).poll_read(cx, &mut room) {
+            Poll::Ready(Ok(())) => {
+                let n = room.filled().len();
+                self.end += n;
+                if self.is_empty() {
+                    self.release(blocks);
+                }
+                Poll::Ready(Ok(n))
+            }
+            other => {
+                if self.is_empty() {
+                    self.release(blocks);
+                }
+                other.map_ok(|()| 0)
+            }
+        }
+    }
+
+    /// Whether nothing more can be read before some of it is used.
+    pub(crate) fn is_full(&self, limit: usize) -> bool {
+        self.len() >= limit.max(super::buffers::BLOCK)
+    }
+
+    fn make_room(&mut self, limit: usize) {
+        if self.start > 0 {
+            self.block.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        } else if self.block.len() < limit {
+            let size = (self.block.len() * 2).min(limit.next_multiple_of(4096));
+            self.block.resize(size, 0);
+        }
+    }
+}
+
+/// Writes all that is left of a buffer after `written`.
+pub(crate) fn poll_write(
+    cx: &mut Context<'_>,
+    stream: &mut TcpStream,
+    buffer: &[u8],
+    written: &mut usize,
+) -> Poll<io::Result<()>> {
+    while *written < buffer.len() {
+        match ready!(Pin::new(&mut *stream).poll_write(cx, &buffer[*written..]))? {
+            0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            n => *written += n,
+        }
+    }
+    Poll::Ready(Ok(()))
+}
+
+/// Writes a whole buffer.
+pub(crate) async fn write_all(stream: &mut TcpStream, buffer: &[u8]) -> io::Result<()> {
+    let mut written = 0;
+    poll_fn(|cx| poll_write(cx, stream, buffer, &mut written)).await
+}
+
+/// Says that nothing more will be written.
+pub(crate) fn poll_shutdown(cx: &mut Context<'_>, stream: &mut TcpStream) -> Poll<io::Result<()>> {
+    Pin::new(stream).poll_shutdown(cx)
+}

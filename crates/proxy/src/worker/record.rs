@@ -1,0 +1,110 @@
+//! What is written down about a request while it is served, for headers, logs and metrics.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use maille_telemetry::flags::ResponseFlags;
+
+use super::connection::ConnectionInfo;
+use super::http::Client;
+use super::scratch::Scratch;
+use crate::config::{HttpManager, Route};
+use crate::headers::{Protocol, StreamInfo};
+use crate::upstream::{ClusterEntry, WorkerHost};
+
+/// What is known of one request so far.
+pub(crate) struct Record {
+    pub(crate) start: Instant,
+    pub(crate) protocol: Protocol,
+    pub(crate) flags: ResponseFlags,
+    pub(crate) details: Cow<'static, str>,
+    pub(crate) failure: Cow<'static, str>,
+    pub(crate) status: u16,
+    pub(crate) attempts: u32,
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+    pub(crate) route: Option<Arc<Route>>,
+    pub(crate) cluster: Option<Arc<ClusterEntry>>,
+    pub(crate) host: Option<Rc<WorkerHost>>,
+    pub(crate) upstream_local: Option<SocketAddr>,
+    /// The client, as far as forwarding headers are believed.
+    pub(crate) remote: SocketAddr,
+    /// Bytes of the head in [`Scratch::upstream`]; what follows them is body.
+    pub(crate) head_len: usize,
+    pub(crate) request_end: Option<Instant>,
+    pub(crate) request_sent: Option<Instant>,
+    pub(crate) response_start: Option<Instant>,
+}
+
+impl Record {
+    pub(crate) fn new(info: &ConnectionInfo, protocol: Protocol) -> Record {
+        Record {
+            start: Instant::now(),
+            protocol,
+            flags: ResponseFlags::default(),
+            details: Cow::Borrowed(""),
+            failure: Cow::Borrowed(""),
+            status: 0,
+            attempts: 0,
+            received: 0,
+            sent: 0,
+            route: None,
+            cluster: None,
+            host: None,
+            upstream_local: None,
+            remote: info.remote,
+            head_len: 0,
+            request_end: None,
+            request_sent: None,
+            response_start: None,
+        }
+    }
+
+    /// The request is over: it is counted and logged.
+    pub(crate) fn finish(&mut self, _client: &Client, _manager: &HttpManager, _scratch: &Scratch) {}
+
+    /// As operators in headers and logs see it.
+    pub(crate) fn stream<'a>(&'a self, info: &'a ConnectionInfo, hostname: &'a str) -> StreamInfo<'a> {
+        let duration = self.start.elapsed();
+        let since = |at: Option<Instant>| at.map(|at| at.saturating_duration_since(self.start));
+        let host = self.host.as_deref().map(|h| &h.host);
+        let cluster = self.cluster.as_ref().map(|c| &c.config);
+        StreamInfo {
+            protocol: Some(self.protocol),
+            upstream_protocol: host.map(|_| Protocol::Http11),
+            start: SystemTime::now().checked_sub(duration).unwrap_or(SystemTime::UNIX_EPOCH),
+            duration,
+            request_duration: since(self.request_end),
+            request_tx_duration: since(self.request_sent),
+            response_duration: since(self.response_start),
+            response_tx_duration: self.response_start.map(|at| at.elapsed()),
+            bytes_received: self.received,
+            bytes_sent: self.sent,
+            response_code: self.status,
+            response_code_details: &self.details,
+            connection_termination_details: "",
+            response_flags: self.flags,
+            downstream_remote: Some(self.remote),
+            downstream_direct_remote: Some(info.remote),
+            downstream_local: Some(info.local),
+            upstream_host: host.map(|h| h.address),
+            upstream_host_name: host.map_or("", |h| &h.hostname),
+            upstream_metadata: host.and_then(|h| h.metadata.as_deref()),
+            upstream_local: self.upstream_local,
+            upstream_cluster: cluster.map_or("", |c| &c.stat_name),
+            upstream_cluster_raw: cluster.map_or("", |c| &c.name),
+            cluster_metadata: cluster.and_then(|c| c.metadata.as_deref()),
+            attempts: self.attempts,
+            upstream_failure: &self.failure,
+            downstream_failure: "",
+            connection_id: info.id,
+            server_name: "",
+            route_name: self.route.as_ref().map_or("", |r| &r.name),
+            filter_chain_name: &info.chain.name,
+            hostname,
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The connections of a worker, so that those that are idle for too long, or at a drain, can be told to close.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::{Context, Waker};
+
+/// All connections of a worker.
+#[derive(Default)]
+pub(crate) struct Registry {
+    slots: Rc<RefCell<Slots>>,
+}
+
+#[derive(Default)]
+struct Slots {
+    used: Vec<Option<Rc<Slot>>>,
+    free: Vec<usize>,
+    count: usize,
+}
+
+/// What the worker knows of one connection.
+pub(crate) struct Slot {
+    /// The second from which on it is closed; `u32::MAX` is never.
+    deadline: Cell<u32>,
+    /// Whether it waits for a request, so that nothing is lost by closing it.
+    idle: Cell<bool>,
+    closing: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// A connection's place in the registry; dropped with the connection.
+pub(crate) struct Registered {
+    pub(crate) slot: Rc<Slot>,
+    slots: Rc<RefCell<Slots>>,
+    at: usize,
+}
+
+impl Registry {
+    pub(crate) fn add(&self) -> Registered {
+        let slot = Rc::new(Slot {
+            deadline: Cell::new(u32::MAX),
+            idle: Cell::new(false),
+            closing: Cell::new(false),
+            waker: RefCell::new(None),
+        });
+        let mut slots = self.slots.borrow_mut();
+        slots.count += 1;
+        let at = match slots.free.pop() {
+            Some(at) => {
+                slots.used[at] = Some(slot.clone());
+                at
+            }
+            None => {
+                slots.used.push(Some(slot.clone()));
+                slots.used.len() - 1
+            }
+        };
+        Registered { slot, slots: self.slots.clone(), at }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slots.borrow().count == 0
+    }
+
+    /// Closes what waits for requests.
+    pub(crate) fn close_idle(&self) {
+        self.close(|slot| slot.idle.get());
+    }
+
+    /// Closes what is past its deadline.
+    pub(crate) fn close_overdue(&self, now: u32) {
+        self.close(|slot| slot.deadline.get() <= now);
+    }
+
+    fn close(&self, which: impl Fn(&Slot) -> bool) {
+        for slot in self.slots.borrow().used.iter().flatten().filter(|slot| which(slot)) {
+            slot.closing.set(true);
+            if let Some(waker) = slot.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+}
+
+impl Slot {
+    /// Says what the connection does now, and until when it may.
+    pub(crate) fn set(&self, idle: bool, deadline: u32) {
+        self.idle.set(idle);
+        self.deadline.set(deadline);
+    }
+
+    /// Whether the connection is to close; if not, the task is woken when it is.
+    pub(crate) fn poll_closing(&self, cx: &mut Context<'_>) -> bool {
+        if self.closing.get() {
+            return true;
+        }
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        false
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        let mut slots = self.slots.borrow_mut();
+        slots.used[self.at] = None;
+        slots.free.push(self.at);
+        slots.count -= 1;
+    }
+}

@@ -1,0 +1,316 @@
+//! What every request becomes before routes see it: paths in one form, headers that nobody outside may set taken away, and ours set.
+
+use std::io::Write as _;
+use std::net::IpAddr;
+
+use maille_http::h1::{RequestMeta, Version};
+use maille_http::path::{EscapedSlashes, Outcome, PathRules};
+use maille_http::request::Scheme;
+use maille_http::{HeaderId, host};
+use maille_telemetry::flags::ResponseFlags;
+
+use super::http::Client;
+use super::record::Record;
+use super::reply::Reply;
+use super::scratch::Scratch;
+use crate::config::{self, ForwardClientCert, HttpManager, StripPort, Underscores};
+
+/// Checks and prepares a request; an error is the answer it gets instead of being routed.
+pub(crate) fn prepare(
+    client: &Client,
+    manager: &HttpManager,
+    scratch: &mut Scratch,
+    meta: &RequestMeta,
+    record: &mut Record,
+) -> Result<(), Reply> {
+    check(manager, scratch, meta)?;
+    path(manager, scratch)?;
+    authority(client, manager, scratch);
+    underscores(manager, scratch)?;
+    hop_by_hop(scratch);
+    let edge = addresses(client, manager, scratch, record);
+    request_id(manager, scratch, edge);
+    if manager.forward_client_cert != ForwardClientCert::AlwaysForwardOnly {
+        // No client of ours has shown a certificate: whatever this says, it did not come from TLS.
+        scratch.request.headers.remove_id(HeaderId::XForwardedClientCert);
+    }
+    Ok(())
+}
+
+fn check(manager: &HttpManager, scratch: &mut Scratch, meta: &RequestMeta) -> Result<(), Reply> {
+    if meta.version == Version::Http10 && !manager.http1.accept_http10 {
+        let reply = Reply::new(426, "low_version").body(&b"Upgrade Required"[..]).close();
+        return Err(reply.flags(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR));
+    }
+    if meta.absolute && !manager.http1.allow_absolute_url {
+        return Err(Reply::new(404, "absolute_path_rejected").close());
+    }
+    if let Some(scheme) = manager.scheme_overwrite {
+        scratch.request.set_scheme(scheme);
+    }
+    Ok(())
+}
+
+fn path(manager: &HttpManager, scratch: &mut Scratch) -> Result<(), Reply> {
+    let rules = PathRules {
+        normalize: manager.path.normalize,
+        merge_slashes: manager.path.merge_slashes,
+        escaped_slashes: match manager.path.escaped_slashes {
+            config::EscapedSlashes::Keep => EscapedSlashes::Keep,
+            config::EscapedSlashes::Reject => EscapedSlashes::Reject,
+            config::EscapedSlashes::UnescapeAndRedirect => EscapedSlashes::UnescapeAndRedirect,
+            config::EscapedSlashes::UnescapeAndForward => EscapedSlashes::UnescapeAndForward,
+        },
+    };
+    let path = scratch.request.path_and_query();
+    if path.is_empty() || path == b"*" {
+        return Ok(());
+    }
+    let new = match rules.apply(path) {
+        Outcome::Continue(std::borrow::Cow::Borrowed(_)) => return Ok(()),
+        Outcome::Continue(std::borrow::Cow::Owned(new)) => new,
+        Outcome::Redirect(path) => {
+            return Err(Reply::new(307, "path_normalization_failed").header(HeaderId::Location, path));
+        }
+        Outcome::Reject => return Err(Reply::new(400, "path_normalization_failed").close()),
+    };
+    scratch.request.set_path(&new);
+    Ok(())
+}
+
+fn authority(client: &Client, manager: &HttpManager, scratch: &mut Scratch) {
+    if manager.strip_port == StripPort::No && !manager.strip_trailing_host_dot {
+        return;
+    }
+    let (name, port) = host::split_port(scratch.request.authority());
+    let strip = match manager.strip_port {
+        StripPort::No => false,
+        StripPort::Matching => port == Some(client.info.local.port()),
+        StripPort::Any => port.is_some(),
+    };
+    let bare = if manager.strip_trailing_host_dot { name.strip_suffix(b".").unwrap_or(name) } else { name };
+    let mut new = bare.to_vec();
+    if let Some(port) = port.filter(|_| !strip) {
+        let _ = write!(new, ":{port}");
+    }
+    if new != scratch.request.authority() {
+        scratch.request.set_authority(&new);
+    }
+}
+
+fn underscores(manager: &HttpManager, scratch: &mut Scratch) -> Result<(), Reply> {
+    let headers = &mut scratch.request.headers;
+    match manager.underscores {
+        Underscores::Allow => {}
+        Underscores::Drop => headers.retain(|name, _, _| !name.contains(&b'_')),
+        Underscores::Reject if headers.iter().any(|(name, _)| name.contains(&b'_')) => {
+            return Err(Reply::new(400, "http1.unexpected_underscore").body(&b"Bad Request"[..]).close());
+        }
+        Underscores::Reject => {}
+    }
+    Ok(())
+}
+
+/// Fields that end here. The codec has dealt with Connection and what it names.
+fn hop_by_hop(scratch: &mut Scratch) {
+    let headers = &mut scratch.request.headers;
+    if let Some(te) = headers.get(HeaderId::Te) {
+        let trailers = te.split(|&b| b == b',').any(|coding| coding.trim_ascii() == b"trailers");
+        headers.remove_id(HeaderId::Te);
+        if trailers {
+            headers.append_id(HeaderId::Te, b"trailers");
+        }
+    }
+    if headers.has(HeaderId::Referer) {
+        let mut values = headers.all(HeaderId::Referer);
+        let good = values.next().is_some_and(is_referer) && values.next().is_none();
+        drop(values);
+        if !good {
+            headers.remove_id(HeaderId::Referer);
+        }
+    }
+    headers.remove_id(HeaderId::XEnvoyInternal);
+}
+
+/// A URL without fragment and user, or a relative reference without a fragment.
+fn is_referer(value: &[u8]) -> bool {
+    if value.contains(&b'#') {
+        return false;
+    }
+    match value.windows(3).position(|w| w == b"://") {
+        Some(at) => {
+            let rest = &value[at + 3..];
+            let end = rest.iter().position(|b| matches!(b, b'/' | b'?')).unwrap_or(rest.len());
+            end > 0 && !rest[..end].contains(&b'@')
+        }
+        None => {
+            let slash = value.iter().position(|&b| b == b'/').unwrap_or(value.len());
+            !value[..slash].contains(&b':')
+        }
+    }
+}
+
+/// Finds out who the client is, tells the upstream, and takes away what only insiders may say. Says whether the request enters the mesh here.
+fn addresses(client: &Client, manager: &HttpManager, scratch: &mut Scratch, record: &mut Record) -> bool {
+    let peer = client.info.remote;
+    let headers = &mut scratch.request.headers;
+    let had_forwarded_for = headers.has(HeaderId::XForwardedFor);
+    let mut trusted = None;
+    let mut may_be_internal = false;
+    if manager.use_remote_address {
+        may_be_internal = !had_forwarded_for;
+        if manager.xff_trusted_hops > 0 {
+            trusted = forwarded_address(headers, manager.xff_trusted_hops - 1).map(|(address, _)| address);
+        }
+        trusted = trusted.or(Some(peer.ip()));
+        if !manager.skip_xff_append {
+            append_forwarded_for(headers, peer.ip(), &mut scratch.text);
+        }
+        if manager.xff_trusted_hops == 0 || !headers.has(HeaderId::XForwardedProto) {
+            headers.set_id(HeaderId::XForwardedProto, b"http");
+        }
+    } else {
+        if let Some((address, only)) = forwarded_address(headers, manager.xff_trusted_hops) {
+            trusted = Some(address);
+            may_be_internal = only;
+        }
+        if !headers.has(HeaderId::XForwardedProto) {
+            headers.append_id(HeaderId::XForwardedProto, b"http");
+        }
+    }
+    if let Some(scheme) = manager.scheme_overwrite {
+        headers.set_id(HeaderId::XForwardedProto, scheme.as_str().as_bytes());
+    } else if headers.get(HeaderId::XForwardedProto) == Some(b"https") {
+        scratch.request.set_scheme(Scheme::Https);
+    }
+    let headers = &mut scratch.request.headers;
+    let internal = may_be_internal
+        && trusted.is_some_and(|address| manager.internal_addresses.iter().any(|range| range.contains(address)));
+    let edge = !internal && manager.use_remote_address;
+    if let Some(address) = trusted.filter(|address| *address != peer.ip()) {
+        record.remote = (address, 0).into();
+    }
+    if internal {
+        headers.set_id(HeaderId::XEnvoyInternal, b"true");
+    } else {
+        sanitize(headers, edge);
+    }
+    if let Some(via) = &manager.via {
+        headers.append_id(HeaderId::Via, via.as_bytes());
+    }
+    if let Some(address) = trusted.filter(|_| edge) {
+        scratch.text.clear();
+        let _ = write!(scratch.text, "{address}");
+        headers.set_id(HeaderId::XEnvoyExternalAddress, &scratch.text);
+    }
+    edge
+}
+
+/// Headers that only the mesh itself may set.
+fn sanitize(headers: &mut maille_http::Headers, edge: bool) {
+    use HeaderId::*;
+    const EDGE: [HeaderId; 5] = [
+        XEnvoyDecoratorOperation,
+        XEnvoyDownstreamServiceCluster,
+        XEnvoyDownstreamServiceNode,
+        XEnvoyOriginalPath,
+        XEnvoyOriginalHost,
+    ];
+    const ALWAYS: [HeaderId; 13] = [
+        XEnvoyRetriableStatusCodes,
+        XEnvoyRetriableHeaderNames,
+        XEnvoyRetryOn,
+        XEnvoyRetryGrpcOn,
+        XEnvoyMaxRetries,
+        XEnvoyUpstreamAltStatName,
+        XEnvoyUpstreamRqTimeoutMs,
+        XEnvoyUpstreamRqPerTryTimeoutMs,
+        XEnvoyUpstreamRqTimeoutAltResponse,
+        XEnvoyExpectedRqTimeoutMs,
+        XEnvoyForceTrace,
+        XEnvoyIpTags,
+        XEnvoyHedgeOnPerTryTimeout,
+    ];
+    if edge {
+        for id in EDGE {
+            headers.remove_id(id);
+        }
+    }
+    for id in ALWAYS {
+        headers.remove_id(id);
+    }
+}
+
+/// The address that the proxy `skip` hops before us saw, and whether it is the only one.
+fn forwarded_address(headers: &maille_http::Headers, skip: u32) -> Option<(IpAddr, bool)> {
+    let all = headers.joined(&HeaderId::XForwardedFor.into())?;
+    let mut addresses = all.rsplit(|&b| b == b',');
+    let last = addresses.nth(skip as usize)?.trim_ascii();
+    let address = std::str::from_utf8(last).ok()?.parse().ok()?;
+    Some((address, skip == 0 && addresses.next().is_none()))
+}
+
+fn append_forwarded_for(headers: &mut maille_http::Headers, address: IpAddr, text: &mut Vec<u8>) {
+    text.clear();
+    for value in headers.all(HeaderId::XForwardedFor) {
+        text.extend_from_slice(value);
+        text.push(b',');
+    }
+    let _ = write!(text, "{address}");
+    headers.set_id(HeaderId::XForwardedFor, text);
+}
+
+fn request_id(manager: &HttpManager, scratch: &mut Scratch, edge: bool) {
+    let headers = &mut scratch.request.headers;
+    let replace = edge && !manager.request_id.preserve_external;
+    if !manager.request_id.generate || (headers.has(HeaderId::XRequestId) && !replace) {
+        return;
+    }
+    headers.set_id(HeaderId::XRequestId, &uuid4());
+}
+
+/// A random UUID.
+fn uuid4() -> [u8; 36] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    // Version 4, variant 1.
+    let bits = fastrand::u128(..) & !(0xf << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
+    let mut out = [b'-'; 36];
+    let mut shift = 128;
+    for (at, slot) in out.iter_mut().enumerate() {
+        if !matches!(at, 8 | 13 | 18 | 23) {
+            shift -= 4;
+            *slot = DIGITS[(bits >> shift) as usize & 15];
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uuid_is_one() {
+        let id = uuid4();
+        let text = std::str::from_utf8(&id).unwrap();
+        assert_eq!(text.split('-').map(str::len).collect::<Vec<_>>(), [8, 4, 4, 4, 12]);
+        assert_eq!(id[14], b'4');
+        assert!(matches!(id[19], b'8' | b'9' | b'a' | b'b'));
+        assert_ne!(id, uuid4());
+    }
+
+    #[test]
+    fn referers() {
+        for (value, good) in [
+            ("http://a.example/b?c", true),
+            ("/a/b", true),
+            ("a:b", false),
+            ("http://a/#b", false),
+            ("http://u@a/", false),
+            ("http://", false),
+            ("/a:b", true),
+        ] {
+            assert_eq!(is_referer(value.as_bytes()), good, "{value}");
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! What every response becomes on its way to the client, whoever made it.
+
+use maille_http::HeaderId;
+
+use super::http::Client;
+use super::scratch::Scratch;
+use crate::config::{HttpManager, ServerHeader};
+
+/// Sets the headers that the connection manager is responsible for.
+pub(crate) fn finish_headers(client: &Client, manager: &HttpManager, scratch: &mut Scratch) {
+    let headers = &mut scratch.response.headers;
+    if !headers.has(HeaderId::Date) {
+        client.worker.clock.with_date(|date| headers.append_id(HeaderId::Date, date));
+    }
+    let ours = match manager.server_header {
+        ServerHeader::Overwrite => true,
+        ServerHeader::AppendIfAbsent => !headers.has(HeaderId::Server),
+        ServerHeader::PassThrough => false,
+    };
+    if ours {
+        headers.set_id(HeaderId::Server, manager.server_name.as_bytes());
+    }
+    if let Some(via) = &manager.via {
+        headers.append_id(HeaderId::Via, via.as_bytes());
+    }
+    if manager.request_id.in_response
+        && let Some(id) = scratch.request.headers.get(HeaderId::XRequestId)
+    {
+        headers.set_id(HeaderId::XRequestId, id);
+    }
+}
+
+/// Whether the connection ends with this response, as far as we have a say.
+pub(crate) fn must_close(client: &Client, manager: &HttpManager) -> bool {
+    client.worker.is_draining() || manager.max_requests_per_connection.is_some_and(|most| client.requests >= most)
+}

@@ -1,0 +1,140 @@
+//! Forwarding of whole connections, byte for byte, each direction ending on its own.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use maille_http::h1::BodyLength;
+use tokio::net::TcpStream;
+use xxhash_rust::xxh64::xxh64;
+
+use super::Worker;
+use super::buffers::Blocks;
+use super::connection::ConnectionInfo;
+use super::io::{Input, poll_shutdown};
+use super::transfer::Transfer;
+use crate::config::{Discovery, TcpDestination, TcpProxy};
+use crate::upstream::{Counted, connect};
+
+/// Serves a connection to its end.
+pub(crate) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, proxy: Arc<TcpProxy>, info: ConnectionInfo) {
+    let _registered = worker.connections.add();
+    let work = async {
+        let Some((mut upstream, _counted)) = reach(&worker, &proxy, &info).await else { return };
+        let (mut input, mut upstream_input) = (Input::default(), Input::default());
+        let idle = proxy.idle_timeout;
+        copy_both(&mut stream, &mut input, &mut upstream, &mut upstream_input, &worker.blocks, idle).await;
+        input.release(&worker.blocks);
+        upstream_input.release(&worker.blocks);
+    };
+    match proxy.max_duration {
+        Some(limit) => {
+            let _ = tokio::time::timeout(limit, work).await;
+        }
+        None => work.await,
+    }
+}
+
+/// A connection to where this one goes.
+async fn reach(worker: &Rc<Worker>, proxy: &TcpProxy, info: &ConnectionInfo) -> Option<(TcpStream, Counted)> {
+    let name = match &proxy.cluster {
+        TcpDestination::Cluster(name) => name,
+        TcpDestination::Weighted(clusters) => &clusters.pick(fastrand::u64(..)).cluster,
+        // There is no SNI without TLS.
+        TcpDestination::Sni => return None,
+    };
+    let cluster = worker.cluster(name)?;
+    let hash = proxy.hash_source_ip.then(|| xxh64(info.remote.ip().to_string().as_bytes(), 0));
+    for _ in 0..proxy.max_connect_attempts.max(1) {
+        let entry = cluster.entry();
+        let host = match &entry.config.discovery {
+            Discovery::OriginalDst(_) => {
+                let snapshot = worker.snapshot();
+                if snapshot.listeners.values().any(|l| l.address == info.local) {
+                    return None;
+                }
+                cluster.at(info.local)
+            }
+            _ => cluster.pick(hash, 0, |_| false)?,
+        };
+        let counted = Counted::new(&host.host, &entry, entry.config.limits.max_connections)?;
+        match connect(&entry.config, host.host.address).await {
+            Ok(stream) => return Some((stream, counted)),
+            Err(error) => tracing::debug!(cluster = %entry.config.name, address = %host.host.address, ?error, "cannot connect"),
+        }
+    }
+    None
+}
+
+/// Copies both ways until both directions have ended or one has failed; how many bytes went each way.
+pub(crate) async fn copy_both(
+    client: &mut TcpStream,
+    client_input: &mut Input,
+    upstream: &mut TcpStream,
+    upstream_input: &mut Input,
+    blocks: &Blocks,
+    idle: Option<Duration>,
+) -> (u64, u64) {
+    let mut there = Direction::new();
+    let mut back = Direction::new();
+    let mut moved = 0;
+    let mut timer = idle.map(|limit| (limit, Box::pin(tokio::time::sleep(limit))));
+    poll_fn(|cx| {
+        let a = there.poll(cx, client, client_input, upstream, blocks);
+        let b = back.poll(cx, upstream, upstream_input, client, blocks);
+        if let Some((limit, timer)) = &mut timer {
+            let total = there.transfer.total + back.transfer.total;
+            if std::mem::replace(&mut moved, total) != total {
+                timer.as_mut().reset(tokio::time::Instant::now() + *limit);
+            }
+            if timer.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+        }
+        match (a, b) {
+            (Poll::Ready(Err(())), _) | (_, Poll::Ready(Err(()))) => Poll::Ready(()),
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(()),
+            _ => Poll::Pending,
+        }
+    })
+    .await;
+    (there.transfer.total, back.transfer.total)
+}
+
+struct Direction {
+    transfer: Transfer,
+    ended: bool,
+}
+
+impl Direction {
+    fn new() -> Direction {
+        Direction { transfer: Transfer::new(BodyLength::UntilClose, false), ended: false }
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+        source: &mut TcpStream,
+        input: &mut Input,
+        sink: &mut TcpStream,
+        blocks: &Blocks,
+    ) -> Poll<Result<(), ()>> {
+        if self.ended {
+            return Poll::Ready(Ok(()));
+        }
+        match self.transfer.poll(cx, source, input, sink, blocks) {
+            Poll::Ready(Ok(())) => match poll_shutdown(cx, sink) {
+                Poll::Ready(Ok(())) => {
+                    self.ended = true;
+                    Poll::Ready(Ok(()))
+                }
+                Poll::Ready(Err(_)) => Poll::Ready(Err(())),
+                Poll::Pending => Poll::Pending,
+            },
+            Poll::Ready(Err(_)) => Poll::Ready(Err(())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}

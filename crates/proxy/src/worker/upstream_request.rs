@@ -1,0 +1,209 @@
+//! One attempt at a request: it goes out on a connection, and the head of the response comes back.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use maille_http::ResponseHead;
+use maille_http::h1::{Limits, ResponseMeta, parse_response};
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+
+use super::Worker;
+use super::buffers::BLOCK;
+use super::http::Client;
+use super::io::{Input, poll_write};
+use super::transfer::{Failure, Transfer};
+use crate::upstream::{ConnectError, Counted, Idle, Pool, WorkerCluster, WorkerHost, connect};
+
+/// A connection to a host, with a request on it.
+pub(crate) struct Upstream {
+    pub(crate) stream: TcpStream,
+    pub(crate) input: Input,
+    pool: Rc<Pool>,
+    counted: Counted,
+    requests: u32,
+    /// Whether it carried requests before: then it may have been closed a moment ago without anyone's fault.
+    pub(crate) reused: bool,
+}
+
+/// Why there is no connection for a request.
+pub(crate) enum Unconnected {
+    Failed(ConnectError),
+    /// The cluster has as many connections as it may.
+    Overflow,
+}
+
+/// Why the head of a response did not come.
+#[derive(Debug)]
+pub(crate) enum Lost {
+    /// The connection ended, after this many bytes of a response.
+    Reset,
+    /// What came was not HTTP.
+    Protocol,
+    /// The client is gone, or what it sends is no body.
+    Client(Failure),
+    /// The route's time is over.
+    Timeout,
+    /// The attempt's time is over.
+    TryTimeout,
+}
+
+/// What limits the time of an attempt.
+#[derive(Default)]
+pub(crate) struct Timers {
+    pub(crate) route: Option<Pin<Box<Sleep>>>,
+    pub(crate) attempt: Option<Pin<Box<Sleep>>>,
+}
+
+impl Timers {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Option<Lost> {
+        let over = |timer: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>| {
+            timer.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready())
+        };
+        if over(&mut self.route, cx) {
+            return Some(Lost::Timeout);
+        }
+        over(&mut self.attempt, cx).then_some(Lost::TryTimeout)
+    }
+}
+
+impl Upstream {
+    /// A connection to a host: an idle one, or a new one when `fresh` is wanted or none is left.
+    pub(crate) async fn obtain(
+        cluster: &WorkerCluster,
+        host: &WorkerHost,
+        fresh: bool,
+        max_connections: u32,
+    ) -> Result<Upstream, Unconnected> {
+        if !fresh && let Some(idle) = host.pool.take() {
+            return Ok(Upstream {
+                stream: idle.stream,
+                input: Input::default(),
+                pool: host.pool.clone(),
+                counted: idle.counted,
+                requests: idle.requests,
+                reused: true,
+            });
+        }
+        let entry = cluster.entry();
+        let counted = Counted::new(&host.host, &entry, max_connections).ok_or(Unconnected::Overflow)?;
+        let stream = connect(&entry.config, host.host.address).await.map_err(Unconnected::Failed)?;
+        Ok(Upstream {
+            stream,
+            input: Input::default(),
+            pool: host.pool.clone(),
+            counted,
+            requests: 0,
+            reused: false,
+        })
+    }
+
+    /// Sends a request and waits for the head of its response. `head` is what is written first, `body` what follows from the client.
+    #[allow(clippy::too_many_arguments, reason = "one place polls all that one attempt is made of")]
+    pub(crate) async fn send(
+        &mut self,
+        client: &mut Client,
+        head: &[u8],
+        body: &mut Option<Transfer>,
+        limits: &Limits,
+        to_head: bool,
+        response: &mut ResponseHead,
+        timers: &mut Timers,
+    ) -> Result<ResponseMeta, Lost> {
+        self.requests = self.requests.saturating_add(1);
+        let worker = client.worker.clone();
+        let blocks = &worker.blocks;
+        let mut written = 0;
+        // Once writing fails there may still be a response, sent before the server stopped reading.
+        let mut writing = true;
+        poll_fn(move |cx| {
+            if writing && written < head.len() {
+                writing = !matches!(poll_write(cx, &mut self.stream, head, &mut written), Poll::Ready(Err(_)));
+            }
+            if writing
+                && written == head.len()
+                && let Some(transfer) = body.as_mut().filter(|transfer| !transfer.is_done())
+            {
+                match transfer.poll(cx, &mut client.stream, &mut client.input, &mut self.stream, blocks) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(Failure::Sink)) => writing = false,
+                    Poll::Ready(Err(failure)) => return Poll::Ready(Err(Lost::Client(failure))),
+                    Poll::Pending => {}
+                }
+            }
+            loop {
+                match self.input.poll_fill(cx, &mut self.stream, blocks, limits.head_bytes + 1) {
+                    Poll::Ready(Ok(n)) if n > 0 => match parse_response(self.input.data(), limits, to_head, response) {
+                        Ok(Some(meta)) => return Poll::Ready(Ok(meta)),
+                        Ok(None) => {}
+                        Err(_) => return Poll::Ready(Err(Lost::Protocol)),
+                    },
+                    Poll::Ready(_) => return Poll::Ready(Err(Lost::Reset)),
+                    Poll::Pending => break,
+                }
+            }
+            if !is_coming(body) && client_is_gone(cx, client) {
+                return Poll::Ready(Err(Lost::Client(Failure::Source)));
+            }
+            match timers.poll(cx) {
+                Some(lost) => Poll::Ready(Err(lost)),
+                None => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    /// Reads on after an interim response.
+    pub(crate) fn parse_again(
+        &mut self,
+        worker: &Worker,
+        len: usize,
+        limits: &Limits,
+        to_head: bool,
+        response: &mut ResponseHead,
+    ) -> Result<Option<ResponseMeta>, Lost> {
+        self.input.consume(len, &worker.blocks);
+        if self.input.is_empty() {
+            return Ok(None);
+        }
+        parse_response(self.input.data(), limits, to_head, response).map_err(|_| Lost::Protocol)
+    }
+
+    /// Gives the connection back for the next request, which is only right when this one is over both ways.
+    pub(crate) fn reuse(mut self, worker: &Worker, max_requests: Option<u32>) {
+        let clean = self.input.is_empty();
+        self.input.release(&worker.blocks);
+        if clean && max_requests.is_none_or(|most| self.requests < most) {
+            self.pool.put(Idle {
+                stream: self.stream,
+                requests: self.requests,
+                since: worker.clock.seconds(),
+                counted: self.counted,
+            });
+        }
+    }
+
+    /// Closes it.
+    pub(crate) fn close(mut self, worker: &Worker) {
+        self.input.release(&worker.blocks);
+    }
+}
+
+/// Whether some of the request's body is still to be sent.
+pub(crate) fn is_coming(body: &Option<Transfer>) -> bool {
+    body.as_ref().is_some_and(|transfer| !transfer.is_done())
+}
+
+/// Whether the client has closed. What it sends before is its next request and is kept for later.
+pub(crate) fn client_is_gone(cx: &mut Context<'_>, client: &mut Client) -> bool {
+    while !client.input.is_full(BLOCK) {
+        match client.input.poll_fill(cx, &mut client.stream, &client.worker.blocks, BLOCK) {
+            Poll::Ready(Ok(n)) if n > 0 => {}
+            Poll::Ready(_) => return true,
+            Poll::Pending => return false,
+        }
+    }
+    false
+}
