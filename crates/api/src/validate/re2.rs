@@ -44,26 +44,43 @@ pub(super) fn translate(pattern: &str) -> Result<String, String> {
     let mut rest = pattern.chars().peekable();
     // Whether the last thing read was a repetition, which nothing may repeat again.
     let mut repeated = false;
+    // How many copies the last thing read stands for; and the largest such number of each group that is open.
+    let (mut copies, mut groups) = (1, vec![1]);
     while let Some(c) = rest.next() {
         let mut repeats = false;
+        if !matches!(c, '*' | '+' | '?' | '{') {
+            copies = 1;
+        }
         match c {
             '\\' => escape(&mut rest, &mut out)?,
             '[' => class(&mut rest, &mut out)?,
             '(' => {
                 out.push('(');
                 group(&mut rest, &mut out)?;
+                groups.push(1);
+            }
+            ')' => {
+                out.push(')');
+                copies = if groups.len() > 1 { groups.pop().unwrap_or(1) } else { 1 };
             }
             '*' | '+' | '?' => {
                 repeats = true;
                 out.push(c);
             }
             '{' => match repetition(rest.clone())? {
-                Some(length) => {
+                Some((length, times)) => {
                     repeats = true;
+                    copies *= times.max(1);
+                    if copies > MAX_REPEAT {
+                        return Err(format!("repetitions of repetitions are more than {MAX_REPEAT} together"));
+                    }
                     out.push('{');
                     out.extend(rest.by_ref().take(length));
                 }
-                None => out.push_str("\\{"),
+                None => {
+                    copies = 1;
+                    out.push_str("\\{");
+                }
             },
             c => out.push(c),
         }
@@ -76,12 +93,16 @@ pub(super) fn translate(pattern: &str) -> Result<String, String> {
             }
         }
         repeated = repeats;
+        if let Some(largest) = groups.last_mut() {
+            *largest = copies.max(*largest);
+        }
     }
     Ok(out)
 }
 
-/// How long `n}`, `n,}` or `n,m}` is at the start of `rest`; none if there is something else, which is then a literal.
-fn repetition(mut rest: Peekable<Chars<'_>>) -> Result<Option<usize>, String> {
+/// How long `n}`, `n,}` or `n,m}` is at the start of `rest`, and how often it repeats; none if there is something else,
+/// which is then a literal.
+fn repetition(mut rest: Peekable<Chars<'_>>) -> Result<Option<(usize, u32)>, String> {
     let text: String = rest.by_ref().take_while(|c| *c != '}').take(MAX_LENGTH).collect();
     let (min, max) = match text.split_once(',') {
         Some((min, max)) => (min, Some(max).filter(|max| !max.is_empty())),
@@ -93,12 +114,12 @@ fn repetition(mut rest: Peekable<Chars<'_>>) -> Result<Option<usize>, String> {
         return Ok(None);
     }
     let number = |n: &str| n.parse::<u32>().ok().filter(|n| *n <= MAX_REPEAT);
-    match (number(min), max.map(number)) {
-        (Some(min), Some(Some(max))) if min <= max => {}
-        (Some(_), None) => {}
+    let times = match (number(min), max.map(number)) {
+        (Some(min), Some(Some(max))) if min <= max => max,
+        (Some(min), None) => min,
         _ => return Err(format!("`{{{text}}}` is no range of repetitions up to {MAX_REPEAT}")),
-    }
-    Ok(Some(text.len() + 1))
+    };
+    Ok(Some((text.len() + 1, times)))
 }
 
 /// What follows `(?`: RE2 knows fewer flags.
@@ -110,7 +131,11 @@ fn group(rest: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String>
     if matches!(rest.peek(), Some('P' | '<')) {
         return Ok(());
     }
-    while let Some(c) = rest.next() {
+    // No flags at all are fine there, and a missing repetition here.
+    if rest.peek() == Some(&')') {
+        out.push(':');
+    }
+    for c in rest.by_ref() {
         match c {
             'i' | 'm' | 's' | 'U' | '-' => out.push(c),
             ':' | ')' => {
@@ -141,10 +166,6 @@ fn escape(rest: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String
             out.push('\\');
             out.push(*c);
             rest.next();
-            // Here `\b{start}` would be one thing; in RE2 the brace stands for itself.
-            if rest.next_if_eq(&'{').is_some() {
-                out.push_str("\\{");
-            }
             Ok(())
         }
         _ => escaped_character(rest, out),
@@ -155,25 +176,39 @@ fn escape(rest: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String
 fn escaped_character(rest: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String> {
     match rest.next() {
         None => return Err("nothing follows the last `\\`".into()),
-        Some(c @ ('a' | 'f' | 't' | 'n' | 'r' | 'v' | 'x' | 'p' | 'P' | 'd' | 'D' | 's' | 'S' | 'w' | 'W')) => {
+        Some(c @ ('a' | 'f' | 't' | 'n' | 'r' | 'v' | 'x' | 'd' | 'D' | 's' | 'S' | 'w' | 'W')) => {
             out.push('\\');
             out.push(c);
+            if c == 'x' && rest.next_if_eq(&'{').is_some() {
+                braced(rest, out);
+            }
+        }
+        Some(c @ ('p' | 'P')) => {
+            out.push('\\');
+            let braces = rest.next_if_eq(&'{').is_some();
+            // `\p{^Greek}` is `\P{Greek}`.
+            let flip = braces && rest.next_if_eq(&'^').is_some();
+            out.push(if (c == 'p') == flip { 'P' } else { 'p' });
+            if braces {
+                braced(rest, out);
+            }
         }
         Some(c @ '0'..='7') => octal(c, rest, out)?,
         Some(c) if c.is_ascii() && !c.is_ascii_alphanumeric() => out.push_str(&regex::escape(&c.to_string())),
         Some(c) => return Err(format!("`\\{c}` is not known")),
     }
-    // `\x{7f}` and `\p{Greek}` have braces of their own.
-    if (out.ends_with("\\x") || out.ends_with("\\p") || out.ends_with("\\P")) && rest.next_if_eq(&'{').is_some() {
-        out.push('{');
-        for c in rest.by_ref() {
-            out.push(c);
-            if c == '}' {
-                break;
-            }
+    Ok(())
+}
+
+/// What stands in the braces of `\x{7f}` and `\p{Greek}`; these braces are never literals.
+fn braced(rest: &mut Peekable<Chars<'_>>, out: &mut String) {
+    out.push('{');
+    for c in rest.by_ref() {
+        out.push(c);
+        if c == '}' {
+            break;
         }
     }
-    Ok(())
 }
 
 /// `\012`; a single digit would be a back-reference.
@@ -232,4 +267,78 @@ fn posix_class(rest: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), S
     out.push('[');
     out.extend(rest.by_ref().take(name.len() + 3));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{check, translate};
+
+    #[test]
+    fn what_re2_takes() {
+        for pattern in [
+            ".*",
+            "/users/{id}",
+            "a{,5}",
+            "a{01}",
+            "a{1000}",
+            "a*?",
+            "[[]",
+            "[]a]",
+            "[a&&b~~c]",
+            "[[:alpha:][:^digit:]_]",
+            "[[:x]",
+            r"\Qa.b(\E+",
+            r"\012\x41\x{1F600}",
+            r"\pN\p{Greek}\P{^Greek}",
+            r"\_\-\/\<",
+            r"\b{start}",
+            "(?i)a(?s-i:b)(?)",
+            "(?P<n>a)(?<m>b)",
+            "(a{10}){100}",
+        ] {
+            assert_eq!(check(pattern), Ok(()), "{pattern}: {:?}", translate(pattern));
+        }
+    }
+
+    #[test]
+    fn what_re2_refuses() {
+        for pattern in [
+            "",
+            "(?=a)",
+            "(?!a)",
+            "(?x)a",
+            "(?P<n>a)(?P<n>b)",
+            "(a",
+            "a)",
+            "[z-a]",
+            "[a",
+            "[[:odd:]]",
+            "*a",
+            "a**",
+            "a*+",
+            "a{2}{3}",
+            "a{1001}",
+            "a{3,2}",
+            "(a{100}){11}",
+            r"\1",
+            r"\C",
+            r"\Z",
+            r"\p{Nope}",
+            "\\",
+        ] {
+            assert!(check(pattern).is_err(), "{pattern}: {:?}", translate(pattern));
+        }
+        assert!(check(&"a".repeat(1024)).is_ok());
+        assert!(check(&"a".repeat(1025)).is_err());
+    }
+
+    #[test]
+    fn what_a_translated_pattern_matches() {
+        for (pattern, text) in
+            [("^/{id}$", "/{id}"), ("^[[&~]+$", "[&~"), (r"^\Qa+\E+$", "a++"), (r"^\101$", "A"), (r"^\P{^Greek}$", "α")]
+        {
+            let translated = translate(pattern).unwrap();
+            assert!(regex::Regex::new(&translated).unwrap().is_match(text), "{pattern} → {translated}");
+        }
+    }
 }
