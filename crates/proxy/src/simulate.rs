@@ -1,0 +1,306 @@
+//! What would happen to a connection and a request, asked of the compiled tables without a socket.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use maille_http::RequestHead;
+use maille_http::request::Scheme;
+use maille_xds::types::{listener, route};
+use maille_xds::{TypeUrl, World};
+
+use crate::compile::{self, Refused};
+use crate::config::{
+    Action, Direction, DownstreamTls, DownstreamTransport, FilterChain, HttpManager, Listener, ListenerFilterKind, Network,
+    RequireTls, RouteSource, RouteTable, SecretSource, TcpDestination,
+};
+use crate::route::{ClientTls, Connection, Request};
+
+/// Compiled listeners and route tables.
+#[derive(Clone, Debug, Default)]
+pub struct Tables {
+    /// The listeners, in order of name.
+    pub listeners: Vec<Arc<Listener>>,
+    /// The discovered route tables by name.
+    pub routes: BTreeMap<Arc<str>, Arc<RouteTable>>,
+}
+
+/// What is sent.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// How it reaches the proxy.
+    pub mode: Mode,
+    /// Where the client wants to go.
+    pub destination: SocketAddr,
+    /// Where the client is.
+    pub source: SocketAddr,
+    /// What is spoken, inside TLS if there is TLS.
+    pub protocol: CallProtocol,
+    /// Whether there is TLS.
+    pub tls: CallTls,
+    /// The protocols that the client's TLS offers, best first.
+    pub alpn: Vec<String>,
+    /// The name that the client's TLS asks for; empty is none.
+    pub server_name: String,
+    /// The method.
+    pub method: String,
+    /// The path with its query.
+    pub path: String,
+    /// The headers; `host` is the authority.
+    pub headers: Vec<(String, String)>,
+    /// The name of the secret that tells a mesh's own certificate from others.
+    pub mesh_secret: String,
+    /// What everything that is left to chance comes from.
+    pub random: u64,
+}
+
+impl Call {
+    /// A GET request over plain HTTP.
+    pub fn get(destination: SocketAddr, host: &str, path: &str) -> Call {
+        Call {
+            mode: Mode::Direct,
+            destination,
+            source: SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), 40_000),
+            protocol: CallProtocol::Http,
+            tls: CallTls::None,
+            alpn: Vec::new(),
+            server_name: String::new(),
+            method: "GET".into(),
+            path: path.into(),
+            headers: vec![("host".into(), host.into())],
+            mesh_secret: "default".into(),
+            random: 0,
+        }
+    }
+}
+
+/// How a call reaches the proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// At the address it was sent to.
+    Direct,
+    /// Captured on its way out of the workload.
+    Outbound,
+    /// Captured on its way to the workload.
+    Inbound,
+}
+
+/// What a call speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the variants are the protocols")]
+pub enum CallProtocol {
+    Tcp,
+    Http,
+    Http2,
+}
+
+/// Whether a call has TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallTls {
+    /// No.
+    None,
+    /// Without a certificate of the client's.
+    Simple,
+    /// With one.
+    Mutual,
+}
+
+/// What happened, as far as it went.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// The listener that took it.
+    pub listener: Option<Arc<str>>,
+    /// The filter chain; may have no name.
+    pub filter_chain: Option<Arc<str>>,
+    /// The route table, when it was discovered.
+    pub route_config: Option<Arc<str>>,
+    /// The virtual host.
+    pub virtual_host: Option<Arc<str>>,
+    /// The route; may have no name.
+    pub route: Option<Arc<str>>,
+    /// The cluster it goes to; redirects and direct responses have none.
+    pub cluster: Option<Arc<str>>,
+    /// Why it went no further.
+    pub error: Option<Failure>,
+}
+
+/// Why a call goes no further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "their texts say it")]
+pub enum Failure {
+    NoListener,
+    NoFilterChain,
+    NoVirtualHost,
+    NoRoute,
+    TlsRedirect,
+    Protocol,
+    Tls,
+    MutualTls,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Failure::NoListener => "no listener matched",
+            Failure::NoFilterChain => "no filter chains matched",
+            Failure::NoVirtualHost => "no virtual host matched",
+            Failure::NoRoute => "no route matched",
+            Failure::TlsRedirect => "tls required, sending 301",
+            Failure::Protocol => "protocol error",
+            Failure::Tls => "invalid TLS",
+            Failure::MutualTls => "invalid mTLS",
+        })
+    }
+}
+
+impl Tables {
+    /// The tables of a world; what cannot be compiled is left out and named.
+    pub fn compile(world: &World) -> (Tables, Vec<Refused>) {
+        let mut refused = Vec::new();
+        let mut tables = Tables::default();
+        for resource in world.of(TypeUrl::Listener).values() {
+            match compile::decode::<listener::Listener>(resource).and_then(|proto| compile::listener(&proto)) {
+                Ok(listener) => tables.listeners.push(Arc::new(listener)),
+                Err(reason) => refused.push(reason),
+            }
+        }
+        for resource in world.of(TypeUrl::Route).values() {
+            match compile::decode::<route::RouteConfiguration>(resource).and_then(|proto| compile::routes(&proto)) {
+                Ok(table) => drop(tables.routes.insert(table.name.clone(), Arc::new(table))),
+                Err(reason) => refused.push(reason),
+            }
+        }
+        (tables, refused)
+    }
+
+    /// What would happen to a call.
+    pub fn run(&self, call: &Call) -> Outcome {
+        let mut outcome = Outcome::default();
+        outcome.error = self.follow(call, &mut outcome).err();
+        outcome
+    }
+
+    fn follow(&self, call: &Call, outcome: &mut Outcome) -> Result<(), Failure> {
+        let listener = self.listener(call).ok_or(Failure::NoListener)?;
+        outcome.listener = Some(listener.name.clone());
+        let chain = filter_chain(listener, call).ok_or(Failure::NoFilterChain)?;
+        outcome.filter_chain = Some(chain.name.clone());
+        check_tls(chain, call)?;
+        match &chain.network {
+            Network::Http(manager) => self.request(chain, manager, call, outcome),
+            Network::Tcp(proxy) => {
+                outcome.cluster = Some(match &proxy.cluster {
+                    TcpDestination::Cluster(name) => name.clone(),
+                    TcpDestination::Weighted(clusters) => clusters.pick(call.random).cluster.clone(),
+                    TcpDestination::Sni => call.server_name.as_str().into(),
+                });
+                Ok(())
+            }
+            Network::Close => Ok(()),
+        }
+    }
+
+    fn listener(&self, call: &Call) -> Option<&Arc<Listener>> {
+        let find = |wanted: &dyn Fn(&Listener) -> bool| self.listeners.iter().find(|listener| wanted(listener));
+        if call.mode == Mode::Inbound {
+            return find(&|listener| {
+                listener.direction == Direction::Inbound && has_filter(listener, &ListenerFilterKind::OriginalDst, call)
+            });
+        }
+        let at = |address: IpAddr| {
+            let wanted = SocketAddr::new(address, call.destination.port());
+            find(&|listener| listener.address == wanted || listener.additional_addresses.contains(&wanted))
+        };
+        let any: [IpAddr; 2] = [std::net::Ipv4Addr::UNSPECIFIED.into(), std::net::Ipv6Addr::UNSPECIFIED.into()];
+        at(call.destination.ip())
+            .or_else(|| any.into_iter().find_map(at))
+            .or_else(|| find(&|listener| listener.use_original_dst))
+    }
+
+    fn request(
+        &self,
+        chain: &FilterChain,
+        manager: &HttpManager,
+        call: &Call,
+        outcome: &mut Outcome,
+    ) -> Result<(), Failure> {
+        let is_plaintext = matches!(chain.transport, DownstreamTransport::Plaintext);
+        if call.protocol == CallProtocol::Tcp || (call.tls != CallTls::None && is_plaintext) {
+            return Err(Failure::Protocol);
+        }
+        let table = match &manager.routes {
+            RouteSource::Inline(table) => Some(table),
+            RouteSource::Rds(name) => {
+                outcome.route_config = Some(name.clone());
+                self.routes.get(name)
+            }
+        };
+        let head = head(call);
+        let host = table.and_then(|table| table.virtual_host(head.authority())).ok_or(Failure::NoVirtualHost)?;
+        outcome.virtual_host = Some(host.name.clone());
+        if host.require_tls == RequireTls::All && call.tls == CallTls::None {
+            return Err(Failure::TlsRedirect);
+        }
+        let presented = call.tls == CallTls::Mutual;
+        let request =
+            Request { head: &head, random: call.random, tls: ClientTls { presented, validated: presented } };
+        let route = host.route(&request).ok_or(Failure::NoRoute)?;
+        outcome.route = Some(route.name.clone());
+        if let Action::Forward(forward) = &route.action {
+            let destination = forward.destination(call.random);
+            outcome.cluster = forward.cluster_name(destination, &head).map(Arc::from);
+        }
+        Ok(())
+    }
+}
+
+fn has_filter(listener: &Listener, kind: &ListenerFilterKind, call: &Call) -> bool {
+    listener.filters.iter().any(|filter| {
+        filter.kind == *kind && !filter.disabled.as_ref().is_some_and(|when| when.holds(call.destination.port()))
+    })
+}
+
+fn filter_chain<'a>(listener: &'a Listener, call: &Call) -> Option<&'a Arc<FilterChain>> {
+    let sees_tls = has_filter(listener, &ListenerFilterKind::TlsInspector, call) && call.tls != CallTls::None;
+    let sees_http = has_filter(listener, &ListenerFilterKind::HttpInspector, call) && call.tls == CallTls::None;
+    let offered: Vec<&str> = match call.protocol {
+        _ if sees_tls => call.alpn.iter().map(String::as_str).collect(),
+        CallProtocol::Http if sees_http => vec!["http/1.1"],
+        CallProtocol::Http2 if sees_http => vec!["h2c"],
+        _ => Vec::new(),
+    };
+    let connection = Connection {
+        destination: call.destination,
+        source: call.source,
+        direct_source: call.source,
+        server_name: if sees_tls { &call.server_name } else { "" },
+        transport_protocol: if sees_tls { "tls" } else { "raw_buffer" },
+        application_protocols: &offered,
+    };
+    listener.chains.find(&connection).or(listener.default_chain.as_ref())
+}
+
+fn check_tls(chain: &FilterChain, call: &Call) -> Result<(), Failure> {
+    match &chain.transport {
+        DownstreamTransport::Plaintext => Ok(()),
+        DownstreamTransport::Tls(_) if call.tls == CallTls::None => Err(Failure::Tls),
+        DownstreamTransport::Tls(tls) if wants_mesh(tls, call) != (call.tls == CallTls::Mutual) => {
+            Err(Failure::MutualTls)
+        }
+        DownstreamTransport::Tls(_) => Ok(()),
+    }
+}
+
+/// Whether a chain wants a client's certificate and shows the mesh's own.
+fn wants_mesh(tls: &DownstreamTls, call: &Call) -> bool {
+    let first = tls.common.certificates.first();
+    tls.require_client_certificate && matches!(first, Some(SecretSource::Sds(name)) if **name == call.mesh_secret)
+}
+
+fn head(call: &Call) -> RequestHead {
+    let headers: Vec<(&str, &str)> = call.headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+    let mut head = RequestHead::build(&call.method, "", &call.path, &headers);
+    head.set_scheme(if call.tls == CallTls::None { Scheme::Http } else { Scheme::Https });
+    head
+}
