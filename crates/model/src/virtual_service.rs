@@ -88,11 +88,14 @@ pub(crate) fn resolve(
 
 /// In the mesh only the first VirtualService of a host is served, so a second one is worth a word.
 fn warn_of_shared_hosts(roots: &[VirtualService], warnings: &mut Vec<Warning>) {
-    let mut owners: BTreeMap<(&str, &str), &ObjectMeta> = BTreeMap::new();
+    let mut owners: BTreeMap<(&str, &str), Vec<&VirtualService>> = BTreeMap::new();
     for root in roots.iter().filter(|root| root.spec.gateways.iter().any(|gateway| gateway == MESH_GATEWAY)) {
         for host in &root.spec.hosts {
-            let owner = owners.entry((&root.meta.namespace, host)).or_insert(&root.meta);
-            if owner.name != root.meta.name {
+            let known = owners.entry((&root.meta.namespace, host)).or_default();
+            // One that fewer can see comes first for those who can, so only equals are in each other's way.
+            let owner = known.iter().find(|other| other.export_to == root.export_to).map(|other| &other.meta);
+            known.push(root);
+            if let Some(owner) = owner {
                 warnings.push(Warning {
                     key: key(Kind::VirtualService, &root.meta),
                     message: format!(

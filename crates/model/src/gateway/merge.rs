@@ -30,7 +30,8 @@ type Place = (u32, Protocol, String);
 struct Merger {
     out: MergedGateway,
     used: BTreeSet<u32>,
-    plaintext: BTreeMap<u32, Place>,
+    /// What is spoken in plaintext, by port and address.
+    plaintext: BTreeMap<(u32, String), Place>,
     /// The address on which each TLS host of each port is served.
     tls_hosts: BTreeMap<u32, BTreeMap<String, String>>,
 }
@@ -83,37 +84,23 @@ impl Merger {
             return self.add_to_used(place, server);
         }
         if !server.is_tls() {
-            self.plaintext.insert(number, place.clone());
+            self.plaintext.insert((number, place.2.clone()), place.clone());
         }
         self.open(place, server);
         Ok(())
     }
 
     fn add_to_used(&mut self, place: Place, server: Arc<MergedServer>) -> Result<(), String> {
-        let (number, protocol, bind) = place.clone();
-        if let Some(current) = self.plaintext.get(&number).cloned() {
-            let same_bind = current.2 == bind;
-            let mergeable = protocol.is_http() && (current.1.is_http() || current.1 == protocol);
-            if same_bind && !mergeable {
+        let (number, protocol, bind) = &place;
+        if let Some(current) = self.plaintext.get(&(*number, bind.clone())).cloned() {
+            if !(protocol.is_http() && current.1.is_http()) {
                 return Err(format!("{} is already spoken there and cannot share the port with {protocol}", current.1));
             }
-            if same_bind && server.route_name.is_empty() {
-                return Err("streams cannot share a port".to_owned());
-            }
-            if same_bind {
-                self.join(&current, server);
-            } else if self.port_at(&place).is_some() {
-                self.join(&place, server);
-            } else {
-                if !server.is_tls() {
-                    self.plaintext.insert(number, place.clone());
-                }
-                self.open(place, server);
-            }
+            self.join(&current, server);
             return Ok(());
         }
         if !server.is_tls() {
-            self.plaintext.insert(number, place.clone());
+            self.plaintext.insert((*number, bind.clone()), place.clone());
             self.open(place, server);
             return Ok(());
         }

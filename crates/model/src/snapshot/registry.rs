@@ -31,6 +31,8 @@ pub(super) struct Registry {
     pub(super) workloads: BTreeMap<String, Vec<Workload>>,
     pub(super) entry_instances: HashMap<String, Vec<EntryInstance>>,
     endpoints: HashMap<(String, String), BTreeMap<u32, Vec<Endpoint>>>,
+    /// What `endpoints` has already; only of use while it grows.
+    seen: HashSet<(String, String, u32, Address)>,
 }
 
 impl Registry {
@@ -85,6 +87,7 @@ impl Registry {
         for (meta, spec, service) in entries {
             registry.serve_entry(meta, spec, &service);
         }
+        registry.seen = HashSet::new();
         registry
     }
 
@@ -155,11 +158,10 @@ impl Registry {
     }
 
     fn add_endpoints(&mut self, found: Vec<(Arc<Service>, Endpoint)>) {
-        let mut seen: HashSet<(String, String, u32, Address)> = HashSet::new();
         for (service, endpoint) in found {
             let id =
                 (service.namespace.clone(), service.hostname.clone(), endpoint.service_port, endpoint.address.clone());
-            if seen.insert(id) {
+            if self.seen.insert(id) {
                 let ports = self.endpoints.entry((service.namespace.clone(), service.hostname.clone())).or_default();
                 ports.entry(endpoint.service_port).or_default().push(endpoint);
             }
@@ -193,7 +195,7 @@ fn duplicate_host(service: &Service, first: &Service) -> Warning {
     Warning {
         key: maille_api::Key { kind, namespace: service.namespace.clone(), name: service.object_name.clone() },
         message: format!(
-            "host {} is already declared by {owner} {}/{}: ports and resolution of that one count",
+            "host {} is already declared by {owner} {}/{}: endpoints come together, and the older one decides the rest",
             service.hostname, first.namespace, first.object_name
         ),
     }
