@@ -70,8 +70,7 @@ pub(crate) fn of_service(
         (by_name || !matches!(endpoint.address, Address::Name(..)))
             && labels.is_none_or(|labels| labels.iter().all(|(name, value)| endpoint.labels.get(name) == Some(value)))
             && is_visible(context, endpoint)
-            // A service that spreads by distance needs to know of the unhealthy, to tell when to go further.
-            && (endpoint.health == Health::Healthy || service.traffic_distribution != TrafficDistribution::Any)
+            && (endpoint.health == Health::Healthy || wants_unhealthy(service, policy))
     });
     let mut by_locality: BTreeMap<&Locality, Vec<&Endpoint>> = BTreeMap::new();
     for endpoint in usable {
@@ -82,6 +81,13 @@ pub(crate) fn of_service(
     let spread = Spread::new(context.mesh(), policy.load_balancer, service);
     let groups = spread.apply(groups, context.proxy, policy.outlier_detection.is_some());
     groups.into_iter().map(|group| encode_group(context, group)).collect()
+}
+
+/// How many endpoints are unhealthy tells Envoy when to go further away. It does no harm unless a rule has them used
+/// when too few are left.
+fn wants_unhealthy(service: &Service, policy: &Policy<'_>) -> bool {
+    service.traffic_distribution != TrafficDistribution::Any
+        || policy.outlier_detection.is_none_or(|settings| settings.min_health_percent <= 0)
 }
 
 fn is_visible(context: &Context<'_>, endpoint: &Endpoint) -> bool {

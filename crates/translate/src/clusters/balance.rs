@@ -3,7 +3,7 @@
 use maille_api::networking::destination_rule::{
     ConsistentHashLb, HashAlgorithm, LbPolicy, LoadBalancerSettings, SimpleLb, WarmupConfiguration,
 };
-use maille_model::{Service, TrafficDistribution};
+use maille_model::Service;
 use maille_xds::types::UInt64Value;
 use maille_xds::types::cluster::cluster::common_lb_config::{
     LocalityConfigSpecifier, LocalityWeightedLbConfig, ZoneAwareLbConfig,
@@ -64,10 +64,8 @@ pub(super) fn apply(
 fn localities(draft: &mut Draft, context: &Context<'_>, settings: Option<&LoadBalancerSettings>, service: &Service) {
     let detects_failures = draft.cluster.outlier_detection.is_some();
     let common = draft.cluster.common_lb_config.get_or_insert_default();
-    if service.traffic_distribution != TrafficDistribution::Any && common.healthy_panic_threshold.is_none() {
-        // Unhealthy endpoints are sent for this service; in a panic they would get traffic.
-        common.healthy_panic_threshold = Some(Percent { value: 0.0 });
-    }
+    // Unhealthy endpoints are sent too; in a panic they would get traffic.
+    common.healthy_panic_threshold.get_or_insert(Percent { value: 0.0 });
     match Spread::new(context.mesh(), settings, service) {
         Spread::None => {}
         Spread::Locality { setting, force } => {

@@ -54,7 +54,7 @@ fn write_cluster(text: &mut String, cluster: &Cluster) {
         }
     };
     line("lb", brief(&cluster.lb_config));
-    line("common lb", brief(&cluster.common_lb_config).replace("CommonLbConfig { }", ""));
+    line("common lb", brief(&cluster.common_lb_config).replace("CommonLbConfig { healthy_panic_threshold: 0 }", ""));
     line("limits", limits(cluster));
     line("outliers", brief(&cluster.outlier_detection));
     line("connection", brief(&cluster.upstream_connection_options));
@@ -78,7 +78,7 @@ fn write_cluster(text: &mut String, cluster: &Cluster) {
 fn limits(cluster: &Cluster) -> String {
     let text = brief(&cluster.circuit_breakers);
     let unlimited = "CircuitBreakers { thresholds: [ Thresholds { max_connections: 4294967295, \
-        max_pending_requests: 4294967295, max_requests: 4294967295, max_retries: 4294967295, track_remaining: true } ] }";
+        max_pending_requests: 4294967295, max_requests: 4294967295, max_retries: 4294967295 } ] }";
     if text == unlimited { String::new() } else { text }
 }
 
@@ -143,7 +143,7 @@ fn write_endpoints(text: &mut String, groups: &[LocalityLbEndpoints]) {
 }
 
 /// Rust's own form of a message on one line, without the fields that are not set.
-fn brief(value: &impl Debug) -> String {
+pub(crate) fn brief(value: &impl Debug) -> String {
     let unset = ["None,", "[],", "\"\",", "0,", "false,", "{},", "0.0,"];
     let debug = format!("{value:#?}");
     let defaults = ["priority: Default,", "headers_with_underscores_action: Allow,", "hash_function: XxHash,"];
@@ -158,7 +158,7 @@ fn brief(value: &impl Debug) -> String {
     for wrapper in ["Some", "UInt32Value", "UInt64Value", "Percent"] {
         text = unwrap(&text, wrapper);
     }
-    text
+    text.replace("UInt32Value { }", "0").replace("Percent { }", "0")
 }
 
 /// `Some( X )` and `Wrapper { value: X }` say no more than `X`.
