@@ -113,9 +113,10 @@ pub(crate) fn gateway_bound_host(sni: bool, host: &str) -> Verdict {
 /// The host name after the slash in `namespace/host`.
 fn qualified_host(host: &str, at_gateway: bool, at: &mut At<'_>) {
     if host != "*" && !host.contains('.') {
+        let domain = if at_gateway { "example.com" } else { "default.svc.cluster.local" };
         at.error(
             Problem::new(format!("`{host}` is a short name"))
-                .hint("write the full name, as in `reviews.default.svc.cluster.local`"),
+                .hint(format!("write the full name, as in `{host}.{domain}`")),
         );
     }
     if let Err(problem) = wildcard_domain(host)

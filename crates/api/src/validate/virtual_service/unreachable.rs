@@ -11,12 +11,12 @@ use crate::validate::findings::{At, Problem};
 pub(super) fn warn(service: &VirtualService, at: &mut At<'_>) {
     let nameless: Vec<Vec<HttpMatchRequest>> = service.http.iter().map(without_names).collect();
     let http: Vec<&[HttpMatchRequest]> = nameless.iter().map(Vec::as_slice).collect();
-    repeated(&http, |i| name_of(&service.http[i].name, i), &mut at.field("http"));
+    repeated(&http, "http", at);
     overlapping(&service.http, &mut at.field("http"));
     let tcp: Vec<_> = service.tcp.iter().map(|route| route.r#match.as_slice()).collect();
-    repeated(&tcp, |i| name_of("", i), &mut at.field("tcp"));
+    repeated(&tcp, "tcp", at);
     let tls: Vec<_> = service.tls.iter().map(|route| route.r#match.as_slice()).collect();
-    repeated(&tls, |i| name_of("", i), &mut at.field("tls"));
+    repeated(&tls, "tls", at);
 }
 
 /// The names of matches do not decide anything.
@@ -24,20 +24,19 @@ fn without_names(route: &HttpRoute) -> Vec<HttpMatchRequest> {
     route.r#match.iter().map(|found| HttpMatchRequest { name: String::new(), ..found.clone() }).collect()
 }
 
-fn name_of(name: &str, index: usize) -> String {
-    if name.is_empty() { format!("rule {index}") } else { format!("rule `{name}`") }
-}
-
 /// Matches that an earlier rule has already, and rules after one that takes everything.
-fn repeated<M: PartialEq>(rules: &[&[M]], name: impl Fn(usize) -> String, at: &mut At<'_>) {
+fn repeated<M: PartialEq>(rules: &[&[M]], field: &str, at: &mut At<'_>) {
     let mut seen: Vec<(usize, &M)> = Vec::new();
     let mut takes_all: Option<usize> = None;
     for (i, matches) in rules.iter().enumerate() {
+        let mut at = at.field(field);
         let mut at = at.index(i);
         if let Some(earlier) = takes_all {
             at.warn(
-                Problem::new(format!("this rule is never used: {} has no match and takes everything", name(earlier)))
-                    .hint("put it before that one"),
+                Problem::new(format!(
+                    "this rule is never used: spec.{field}[{earlier}] has no match and takes everything"
+                ))
+                .hint("put it before that one"),
             );
             continue;
         }
@@ -50,7 +49,7 @@ fn repeated<M: PartialEq>(rules: &[&[M]], name: impl Fn(usize) -> String, at: &m
             match seen.iter().find(|(_, earlier)| *earlier == found) {
                 Some((earlier, _)) => {
                     at.field("match").index(j).warn(
-                        Problem::new(format!("this match is never used: {} has the same", name(*earlier)))
+                        Problem::new(format!("this match is never used: spec.{field}[{earlier}] has the same"))
                             .hint("remove it"),
                     );
                     taken += 1;
@@ -128,14 +127,11 @@ fn overlapping(routes: &[HttpRoute], at: &mut At<'_>) {
         for (j, found) in route.r#match.iter().enumerate() {
             let Some(found) = ByPrefix::new(i, j, found) else { continue };
             if let Some(earlier) = by_prefix.iter().find(|earlier| earlier.covers(&found)) {
-                let of = name_of(&routes[earlier.rule].name, earlier.rule);
                 let mut at = at.index(i);
+                let ByPrefix { rule, index, prefix, .. } = earlier;
                 at.field("match").index(found.index).warn(
-                    Problem::new(format!(
-                        "match {} of {of} has the prefix `{}` already",
-                        earlier.index, earlier.prefix
-                    ))
-                    .hint("put the longer prefix before the shorter one"),
+                    Problem::new(format!("spec.http[{rule}].match[{index}] has the prefix `{prefix}` already"))
+                        .hint("put the longer prefix before the shorter one"),
                 );
             }
             by_prefix.push(found);
