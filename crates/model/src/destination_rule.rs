@@ -127,6 +127,12 @@ impl RuleIndex {
         candidates.iter().find(for_these).or_else(for_all).cloned()
     }
 
+    /// Every rule once, as its own namespace sees it or as others do.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<MergedRule>> {
+        let lists = self.local.values().chain(self.exported.values()).flat_map(HostMap::iter).map(|(_, rules)| rules);
+        lists.flatten()
+    }
+
     fn exported_by(&self, owner: &str, hostname: &str, client: &str) -> Option<Vec<Arc<MergedRule>>> {
         let (_, rules) = self.exported.get(owner)?.most_specific(hostname)?;
         let visible: Vec<_> = rules.iter().filter(|rule| rule.exported_to(client)).cloned().collect();

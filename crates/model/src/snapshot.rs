@@ -3,7 +3,7 @@
 mod registry;
 mod targets;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use maille_api::core::Secret;
@@ -13,10 +13,11 @@ use maille_api::{Object, ObjectMeta, Spec};
 
 use crate::destination_rule::{RuleIndex, is_subset};
 use crate::gateway::merge::{self, Selected};
-use crate::virtual_service;
+use crate::namespaces::Namespaces;
 use crate::{
     Endpoint, ExportTo, MergedGateway, MergedRule, Port, Proxy, Service, SidecarScope, VirtualService, Warning,
 };
+use crate::{references, virtual_service};
 use registry::Registry;
 
 /// What a build is told beside the objects.
@@ -82,6 +83,8 @@ impl Snapshot {
             let meta = &object.meta;
             (meta.creation_timestamp.unwrap_or_default(), &meta.name, &meta.namespace, object.kind())
         });
+        let namespaces = Namespaces::new(&sorted, mesh);
+        sorted.retain(|object| object.meta.namespace.is_empty() || namespaces.is_discovered(&object.meta.namespace));
         let mut warnings = Vec::new();
         let mut routes = Vec::new();
         let mut rules: Vec<(&ObjectMeta, &DestinationRule)> = Vec::new();
@@ -113,10 +116,8 @@ impl Snapshot {
         let private_rules = mesh.default_destination_rule_export_to.iter().any(|export| export == ".");
         let rules =
             RuleIndex::new(&rules, &options.short_name_domain, &mesh.root_namespace, private_rules, &mut warnings);
-        let registry = Registry::new(&sorted, mesh, &options, &mut warnings);
-        warnings.sort();
-        warnings.dedup();
-        Snapshot {
+        let registry = Registry::new(&sorted, mesh, &options, &namespaces, &mut warnings);
+        let mut snapshot = Snapshot {
             mesh: mesh.clone(),
             options,
             registry,
@@ -127,7 +128,13 @@ impl Snapshot {
             secrets,
             warnings,
             scopes: Mutex::default(),
-        }
+        };
+        let more = references::check(&snapshot).into_iter().chain(snapshot.gateway_conflicts());
+        let more: Vec<Warning> = more.collect();
+        snapshot.warnings.extend(more);
+        snapshot.warnings.sort();
+        snapshot.warnings.dedup();
+        snapshot
     }
 
     /// Settings of the whole mesh.
@@ -181,6 +188,30 @@ impl Snapshot {
     /// Every Gateway, oldest first.
     pub fn gateways(&self) -> &[(ObjectMeta, Gateway)] {
         &self.gateways
+    }
+
+    /// What has to be left out on a gateway whose labels are exactly a Gateway's selector.
+    fn gateway_conflicts(&self) -> Vec<Warning> {
+        let selectors: BTreeSet<&BTreeMap<String, String>> = self.gateways.iter().map(|(_, g)| &g.selector).collect();
+        let mut warnings = Vec::new();
+        for labels in selectors {
+            let applies = self.gateways.iter().filter(|(_, gateway)| is_subset(&gateway.selector, labels));
+            let selected: Vec<Selected<'_>> = applies
+                .map(|(meta, gateway)| Selected { meta, gateway, by_service: false, targets: Vec::new() })
+                .collect();
+            merge::merge(&selected, &mut warnings);
+        }
+        warnings
+    }
+
+    /// Every VirtualService bound to any gateway, once.
+    pub(crate) fn virtual_services(&self) -> impl Iterator<Item = &VirtualService> {
+        let bound = self.virtual_services.iter().flat_map(|(gateway, routes)| routes.iter().map(move |r| (gateway, r)));
+        bound.filter(|(gateway, route)| route.spec.gateways.first() == Some(gateway)).map(|(_, route)| route.as_ref())
+    }
+
+    pub(crate) fn rules(&self) -> &RuleIndex {
+        &self.rules
     }
 
     /// A Secret.

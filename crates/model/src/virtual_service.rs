@@ -32,14 +32,26 @@ impl VirtualService {
     /// can get there (`None`: any client).
     pub fn destinations(&self, namespace: Option<&str>) -> BTreeMap<&str, BTreeSet<u32>> {
         let mut found: BTreeMap<&str, BTreeSet<u32>> = BTreeMap::new();
-        let http = self.spec.http.iter().filter(|route| reachable_from(route, namespace)).flat_map(http_destinations);
-        let tcp = self.spec.tcp.iter().flat_map(|route| &route.route).filter_map(|to| to.destination.as_ref());
-        let tls = self.spec.tls.iter().flat_map(|route| &route.route).filter_map(|to| to.destination.as_ref());
-        for destination in http.chain(tcp).chain(tls) {
+        for destination in self.destinations_from(namespace) {
             let port = destination.port.as_ref().map_or(0, |port| port.number);
             found.entry(&destination.host).or_default().insert(port);
         }
         found
+    }
+
+    /// Every destination, mirrors included.
+    pub(crate) fn all_destinations(&self) -> impl Iterator<Item = &Destination> {
+        self.destinations_from(None)
+    }
+
+    fn destinations_from<'a, 'n>(
+        &'a self,
+        namespace: Option<&'n str>,
+    ) -> impl Iterator<Item = &'a Destination> + use<'a, 'n> {
+        let http = self.spec.http.iter().filter(move |route| reachable_from(route, namespace));
+        let tcp = self.spec.tcp.iter().flat_map(|route| &route.route).filter_map(|to| to.destination.as_ref());
+        let tls = self.spec.tls.iter().flat_map(|route| &route.route).filter_map(|to| to.destination.as_ref());
+        http.flat_map(http_destinations).chain(tcp).chain(tls)
     }
 }
 

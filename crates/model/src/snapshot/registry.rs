@@ -9,6 +9,7 @@ use maille_api::{Kind, Object, ObjectMeta, Spec};
 
 use super::Options;
 use crate::destination_rule::is_subset;
+use crate::namespaces::Namespaces;
 use crate::service::{self, kubernetes};
 use crate::warning::Warning;
 use crate::workload::Workload;
@@ -41,6 +42,7 @@ impl Registry {
         objects: &[&Object],
         mesh: &MeshConfig,
         options: &Options,
+        namespaces: &Namespaces<'_>,
         warnings: &mut Vec<Warning>,
     ) -> Registry {
         let mut registry = Registry::default();
@@ -60,11 +62,16 @@ impl Registry {
                     registry.workloads.entry(meta.namespace.clone()).or_default().push(workload);
                 }
                 Spec::Service(spec) => {
+                    if spec.internal_traffic_policy == "Local" {
+                        let message = "internalTrafficPolicy Local is not followed: endpoints do not say their node";
+                        warnings.push(Warning { key: object.key(), message: message.to_owned() });
+                    }
                     let service = kubernetes::convert(meta, spec, &options.cluster_domain, &default_export);
                     registry.services.push(Arc::new(service));
                 }
                 Spec::ServiceEntry(spec) => {
-                    for service in service::entry::convert(meta, spec, &default_export) {
+                    for mut service in service::entry::convert(meta, spec, &default_export) {
+                        service.export_to = namespaces.limit(service.export_to, &meta.namespace);
                         let service = Arc::new(service);
                         registry.services.push(service.clone());
                         entries.push((meta, spec, service));

@@ -60,7 +60,8 @@ pub(crate) fn to(snapshot: &Snapshot, question: &str, words: &str) -> Option<Str
 /// `KIND NAMESPACE ADDRESS LABEL=VALUE,…`
 fn proxy(words: &str) -> Proxy {
     let words: Vec<&str> = words.split(' ').collect();
-    let labels = words.get(3).into_iter().flat_map(|labels| labels.split(',')).filter_map(|label| label.split_once('='));
+    let labels =
+        words.get(3).into_iter().flat_map(|labels| labels.split(',')).filter_map(|label| label.split_once('='));
     Proxy {
         kind: if words[0] == "router" { ProxyKind::Router } else { ProxyKind::Sidecar },
         id: "test".to_owned(),
