@@ -2,4 +2,6 @@
 
 pub mod flags;
 pub mod format;
+pub mod log;
+pub mod metrics;
 pub mod time;
