@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{ColorChoice, CommandFactory, Parser, Subcommand};
 
-use crate::{completion, validate, version};
+use crate::{completion, demo, proxy, run, up, validate, version};
 
 /// A service mesh that speaks Istio's API, in one binary.
 #[derive(Debug, Parser)]
@@ -37,9 +37,15 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Up(up::Args),
+    Run(run::Args),
+    Demo(demo::Args),
     Validate(validate::Args),
+    Proxy(proxy::Args),
     Version(version::Args),
     Completion(completion::Args),
+    #[command(hide = true)]
+    DemoApp(demo::app::Args),
 }
 
 /// Parses the arguments, runs the command, and says how it went.
@@ -58,6 +64,11 @@ pub(crate) fn run() -> ExitCode {
         ColorChoice::Auto => {}
     }
     let outcome = match cli.command {
+        Command::Up(args) => up::run(args),
+        Command::Run(args) => run::run(args),
+        Command::Demo(args) => demo::run(args),
+        Command::Proxy(args) => proxy::run(args),
+        Command::DemoApp(args) => demo::app::run(args),
         Command::Validate(args) => validate::run(args),
         Command::Version(args) => version::run(args),
         Command::Completion(args) => completion::run(args, Cli::command()),

@@ -30,5 +30,5 @@ impl Address {
 
 /// Reads the token that the control plane on this machine has left for us, anew each time.
 pub(crate) fn tokens(control: SocketAddr) -> Tokens {
-    Arc::new(move || maille_agent::token::find(control.port()).map_err(|error| error.to_string()))
+    Arc::new(move || maille_control::token::find(control.port()).map_err(|error| error.to_string()))
 }

@@ -2,9 +2,15 @@
 
 mod cli;
 mod completion;
+mod control;
+mod demo;
 mod diagnostics;
 mod failure;
+mod plane;
+mod proxy;
+mod run;
 mod terminal;
+mod up;
 mod validate;
 mod version;
 

@@ -24,3 +24,12 @@ pub(crate) fn err(text: &str) {
 pub(crate) fn error(message: &str) {
     err(&format!("{} {message}", "error:".red().bold()));
 }
+
+/// Sends what the parts of a long-running command log to stderr: warnings and worse, or what $MAILLE_LOG asks for.
+pub(crate) fn log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("MAILLE_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    let colours = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
+    // An error means that a log is set up already.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).try_init();
+}

