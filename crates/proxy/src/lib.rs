@@ -6,10 +6,12 @@ pub mod config;
 pub mod headers;
 pub mod route;
 pub mod simulate;
+pub mod run;
 mod snapshot;
 mod stats;
 mod upstream;
 mod worker;
 
+pub use run::{Handle, Options, Status, run, run_fixed};
 pub use snapshot::Snapshot;
 pub use upstream::{ClusterEntry, Host, HostSet, Load, PriorityHosts};

@@ -1,5 +1,6 @@
 //! What workers serve at one moment: listeners, clusters with their hosts, route tables.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ahash::AHashMap;
@@ -12,6 +13,8 @@ use crate::upstream::ClusterEntry;
 pub struct Snapshot {
     /// Listeners by name.
     pub listeners: AHashMap<Arc<str>, Arc<Listener>>,
+    /// Listeners by the addresses that they accept connections on.
+    pub bound: AHashMap<SocketAddr, Arc<Listener>>,
     /// Clusters by name.
     pub clusters: AHashMap<Arc<str>, Arc<ClusterEntry>>,
     /// Discovered route tables by name.

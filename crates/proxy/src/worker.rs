@@ -44,8 +44,8 @@ use scratch::Scratches;
 pub(crate) enum Message {
     /// Serve this from now on.
     Snapshot(Arc<Snapshot>),
-    /// Accept connections of a listener on a socket.
-    Listen(Arc<str>, SocketAddr, std::net::TcpListener),
+    /// Accept connections on a socket, for whichever listener has the address.
+    Listen(SocketAddr, std::net::TcpListener),
     /// Stop accepting on an address.
     Unlisten(SocketAddr),
     /// Stop accepting altogether; tell clients to go; end when they have, or when this time is over.
@@ -89,7 +89,7 @@ pub(crate) fn run(
         while let Some(message) = mailbox.recv().await {
             match message {
                 Message::Snapshot(snapshot) => worker.install(snapshot),
-                Message::Listen(name, address, socket) => listening.start(&worker, name, address, socket),
+                Message::Listen(address, socket) => listening.start(&worker, address, socket),
                 Message::Unlisten(address) => listening.stop(&worker, address),
                 Message::Drain(limit) => {
                     listening.stop_all(&worker);

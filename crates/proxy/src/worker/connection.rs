@@ -24,10 +24,10 @@ pub(crate) struct ConnectionInfo {
 }
 
 /// Serves a connection on a task of its own.
-pub(crate) fn start(worker: &Rc<Worker>, stream: TcpStream, remote: SocketAddr, listener: &Arc<str>) {
+pub(crate) fn start(worker: &Rc<Worker>, stream: TcpStream, remote: SocketAddr, address: SocketAddr) {
     thread_local!(static NEXT_ID: Cell<u64> = const { Cell::new(0) });
     let snapshot = worker.snapshot();
-    let Some(listener) = snapshot.listeners.get(listener) else { return };
+    let Some(listener) = snapshot.bound.get(&address) else { return };
     let Ok(own) = stream.local_addr() else { return };
     let restores = |listener: &Listener| {
         listener.filters.iter().any(|f| {

@@ -139,11 +139,6 @@ impl Client {
         self.registered.slot.set(idle, deadline);
     }
 
-    /// Waits while the connection is at work beyond what a request may take; see [`Registered`].
-    pub(crate) fn poll_closing(&self, cx: &mut std::task::Context<'_>) -> bool {
-        self.registered.slot.poll_closing(cx)
-    }
-
     /// Ends our side and reads on for a while: closing with bytes unread would reset the connection, and the client might never see our answer.
     async fn linger(&mut self, limit: Duration) {
         self.input.release(&self.worker.blocks);

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use ahash::AHashMap;
@@ -14,27 +13,27 @@ use super::{Worker, connection};
 /// The sockets that a worker accepts on.
 #[derive(Default)]
 pub(crate) struct Listening {
-    tasks: AHashMap<SocketAddr, (Arc<str>, JoinHandle<()>, Rc<TcpListener>)>,
+    tasks: AHashMap<SocketAddr, (JoinHandle<()>, Rc<TcpListener>)>,
 }
 
 impl Listening {
-    pub(crate) fn start(&mut self, worker: &Rc<Worker>, name: Arc<str>, address: SocketAddr, socket: std::net::TcpListener) {
+    pub(crate) fn start(&mut self, worker: &Rc<Worker>, address: SocketAddr, socket: std::net::TcpListener) {
         match TcpListener::from_std(socket) {
             Ok(socket) => {
                 let socket = Rc::new(socket);
-                let task = tokio::task::spawn_local(accept(worker.clone(), name.clone(), socket.clone()));
-                self.tasks.insert(address, (name, task, socket));
+                let task = tokio::task::spawn_local(accept(worker.clone(), address, socket.clone()));
+                self.tasks.insert(address, (task, socket));
             }
-            Err(e) => tracing::error!(listener = %name, %address, "cannot accept on this worker: {e}"),
+            Err(e) => tracing::error!(%address, "cannot accept on this worker: {e}"),
         }
     }
 
     /// Stops accepting on an address, after taking what the kernel has accepted already: closing would reset it.
     pub(crate) fn stop(&mut self, worker: &Rc<Worker>, address: SocketAddr) {
-        let Some((name, task, socket)) = self.tasks.remove(&address) else { return };
+        let Some((task, socket)) = self.tasks.remove(&address) else { return };
         task.abort();
         while let Some(Ok((stream, peer))) = accept_now(&socket) {
-            connection::start(worker, stream, peer, &name);
+            connection::start(worker, stream, peer, address);
         }
     }
 
@@ -54,18 +53,18 @@ fn accept_now(socket: &TcpListener) -> Option<std::io::Result<(tokio::net::TcpSt
     }
 }
 
-async fn accept(worker: Rc<Worker>, name: Arc<str>, socket: Rc<TcpListener>) {
+async fn accept(worker: Rc<Worker>, address: SocketAddr, socket: Rc<TcpListener>) {
     loop {
         match socket.accept().await {
-            Ok((stream, peer)) => connection::start(&worker, stream, peer, &name),
+            Ok((stream, peer)) => connection::start(&worker, stream, peer, address),
             Err(e) => match e.raw_os_error() {
                 // Out of descriptors or memory: the connection stays in the backlog, and trying at once would only spin.
                 Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-                    tracing::warn!(listener = %name, "cannot accept now: {e}; raise the limit on open files if this lasts");
+                    tracing::warn!(%address, "cannot accept now: {e}; raise the limit on open files if this lasts");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
                 // The client was gone before we looked.
-                _ => tracing::debug!(listener = %name, "accept: {e}"),
+                _ => tracing::debug!(%address, "accept: {e}"),
             },
         }
     }

@@ -1,0 +1,317 @@
+//! What the control plane has sent, put together into what workers serve: a pure state machine.
+//!
+//! A cluster is served once its hosts are known, a listener once its routes are; until then what was served before goes
+//! on. A resource that is refused changes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::compile::{self, Refused};
+use crate::config::{Cluster, Discovery, Endpoints, Listener, Network, RouteSource, RouteTable};
+use crate::run::sockets::addresses;
+use crate::snapshot::Snapshot;
+use crate::upstream::{ClusterEntry, HostSet, Load};
+use maille_xds::types::{cluster, endpoint, listener, route};
+use maille_xds::{Resource, TypeUrl};
+
+/// Everything that was sent and taken.
+#[derive(Default)]
+pub struct Assembly {
+    clusters: BTreeMap<Arc<str>, ClusterState>,
+    /// By the name they are discovered under; `None`: the control plane has none.
+    endpoints: BTreeMap<Arc<str>, Option<Arc<Endpoints>>>,
+    listeners: BTreeMap<Arc<str>, ListenerState>,
+    /// `None`: the control plane has none.
+    routes: BTreeMap<Arc<str>, Option<Arc<RouteTable>>>,
+    /// What is refused and still is, by type and resource.
+    refused: BTreeMap<(TypeUrl, Arc<str>), String>,
+    snapshot: Arc<Snapshot>,
+}
+
+struct ClusterState {
+    config: Arc<Cluster>,
+    /// What is served now; kept while something newer waits for its hosts.
+    entry: Option<Arc<ClusterEntry>>,
+    load: Arc<Load>,
+    /// What DNS says about the hosts.
+    resolved: Option<Arc<Endpoints>>,
+    /// Whether [`ClusterState::entry`] is older than what is known.
+    stale: bool,
+}
+
+struct ListenerState {
+    newest: Arc<Listener>,
+    serving: Option<Arc<Listener>>,
+}
+
+/// What to do after an update.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// What was refused of it.
+    pub refused: Vec<(Arc<str>, String)>,
+}
+
+impl Assembly {
+    /// Nothing.
+    pub fn new() -> Assembly {
+        Assembly::default()
+    }
+
+    /// Takes resources of one type. `open` gets sockets for a listener, or says why that cannot be.
+    pub fn apply(
+        &mut self,
+        type_url: TypeUrl,
+        added: &[Resource],
+        removed: &[Arc<str>],
+        mut open: impl FnMut(&Listener) -> Result<(), String>,
+    ) -> Applied {
+        for name in removed {
+            self.refused.remove(&(type_url, name.clone()));
+            self.remove(type_url, name);
+        }
+        let mut out = Applied::default();
+        for resource in added {
+            let taken = match type_url {
+                TypeUrl::Cluster => self.take_cluster(resource),
+                TypeUrl::Endpoint => self.take_endpoints(resource),
+                TypeUrl::Route => self.take_routes(resource),
+                TypeUrl::Listener => self.take_listener(resource, &mut open),
+                _ => Err("this proxy did not ask for resources of this type".into()),
+            };
+            let key = (type_url, resource.name.clone());
+            match taken {
+                Ok(()) => {
+                    self.refused.remove(&key);
+                }
+                Err(reason) => {
+                    self.refused.insert(key, reason.clone());
+                    out.refused.push((resource.name.clone(), reason));
+                }
+            }
+        }
+        out
+    }
+
+    /// Takes what DNS says about a cluster's hosts, if it still is the cluster that was asked for.
+    pub fn resolve(&mut self, cluster: &Arc<Cluster>, endpoints: Endpoints) {
+        if let Some(state) = self.clusters.get_mut(&cluster.name)
+            && Arc::ptr_eq(&state.config, cluster)
+        {
+            let endpoints = Arc::new(endpoints);
+            if state.resolved.as_ref() != Some(&endpoints) {
+                state.resolved = Some(endpoints);
+                state.stale = true;
+            }
+        }
+    }
+
+    /// Names to subscribe to: endpoints of clusters, routes of listeners.
+    pub fn wanted(&self, type_url: TypeUrl) -> BTreeSet<Arc<str>> {
+        match type_url {
+            TypeUrl::Endpoint => self
+                .clusters
+                .values()
+                .filter_map(|state| match &state.config.discovery {
+                    Discovery::Eds(name) => Some(name.clone()),
+                    _ => None,
+                })
+                .collect(),
+            TypeUrl::Route => self.listeners.values().flat_map(|state| route_names(&state.newest)).collect(),
+            _ => BTreeSet::new(),
+        }
+    }
+
+    /// Clusters whose hosts are names.
+    pub fn to_resolve(&self) -> impl Iterator<Item = &Arc<Cluster>> {
+        self.clusters.values().map(|state| &state.config).filter(|config| {
+            matches!(config.discovery, Discovery::StrictDns(..) | Discovery::LogicalDns(..))
+        })
+    }
+
+    /// What workers are to serve now; the same as before when nothing has changed.
+    pub fn assemble(&mut self) -> Arc<Snapshot> {
+        let mut changed = false;
+        let wanted = self.wanted(TypeUrl::Endpoint);
+        self.endpoints.retain(|name, _| wanted.contains(name));
+        let wanted = self.wanted(TypeUrl::Route);
+        self.routes.retain(|name, _| wanted.contains(name));
+        let mut next = Snapshot::default();
+        for (name, state) in &mut self.clusters {
+            changed |= state.refresh(&self.endpoints);
+            if let Some(entry) = &state.entry {
+                next.clusters.insert(name.clone(), entry.clone());
+            }
+        }
+        for (name, table) in &self.routes {
+            if let Some(table) = table {
+                next.routes.insert(name.clone(), table.clone());
+            }
+        }
+        for (name, state) in &mut self.listeners {
+            let warm = route_names(&state.newest).all(|name| self.routes.contains_key(&name));
+            let old = state.serving.as_ref();
+            if warm && !old.is_some_and(|old| Arc::ptr_eq(old, &state.newest)) {
+                state.serving = Some(state.newest.clone());
+            }
+            if let Some(listener) = &state.serving {
+                next.listeners.insert(name.clone(), listener.clone());
+                for address in addresses(listener) {
+                    next.bound.insert(address, listener.clone());
+                }
+            }
+        }
+        changed |= !same(&self.snapshot.clusters, &next.clusters)
+            || !same(&self.snapshot.routes, &next.routes)
+            || !same(&self.snapshot.listeners, &next.listeners);
+        if changed {
+            self.snapshot = Arc::new(next);
+        }
+        self.snapshot.clone()
+    }
+
+    /// Whether everything that is known is served, and nothing waits for something else.
+    pub fn is_warm(&self) -> bool {
+        self.clusters.values().all(|state| state.entry.is_some())
+            && self.listeners.values().all(|state| state.serving.as_ref().is_some_and(|l| Arc::ptr_eq(l, &state.newest)))
+    }
+
+    /// What is refused and still is.
+    pub fn refused(&self) -> impl Iterator<Item = String> {
+        self.refused.iter().map(|((type_url, _), reason)| format!("{} {reason}", type_url.noun()))
+    }
+
+    /// Whether a listener that is wanted has an address.
+    pub(crate) fn wants_address(&self, address: std::net::SocketAddr) -> bool {
+        self.listeners.values().any(|state| {
+            addresses(&state.newest).chain(state.serving.iter().flat_map(|l| addresses(l))).any(|a| a == address)
+        })
+    }
+
+    fn remove(&mut self, type_url: TypeUrl, name: &Arc<str>) {
+        match type_url {
+            TypeUrl::Cluster => drop(self.clusters.remove(name)),
+            TypeUrl::Listener => drop(self.listeners.remove(name)),
+            // The server says that there is none: nothing more is waited for.
+            TypeUrl::Endpoint => {
+                self.endpoints.insert(name.clone(), None);
+                self.touch_endpoints(name);
+            }
+            TypeUrl::Route => drop(self.routes.insert(name.clone(), None)),
+            _ => {}
+        }
+    }
+
+    fn take_cluster(&mut self, resource: &Resource) -> Result<(), String> {
+        let proto: cluster::Cluster = decode(resource)?;
+        let config = Arc::new(compile::cluster(&proto).map_err(|e| e.to_string())?);
+        supported(compile::unsupported::cluster(&config))?;
+        let old = self.clusters.remove(&resource.name);
+        let (entry, load) = old.map_or_else(Default::default, |old| (old.entry, old.load));
+        let state = ClusterState { config, entry, load, resolved: None, stale: true };
+        self.clusters.insert(resource.name.clone(), state);
+        Ok(())
+    }
+
+    fn take_endpoints(&mut self, resource: &Resource) -> Result<(), String> {
+        let proto: endpoint::ClusterLoadAssignment = decode(resource)?;
+        let endpoints = compile::endpoints(&proto).map_err(|e| e.to_string())?;
+        self.endpoints.insert(resource.name.clone(), Some(Arc::new(endpoints)));
+        self.touch_endpoints(&resource.name);
+        Ok(())
+    }
+
+    fn touch_endpoints(&mut self, name: &str) {
+        for state in self.clusters.values_mut() {
+            if matches!(&state.config.discovery, Discovery::Eds(eds) if **eds == *name) {
+                state.stale = true;
+            }
+        }
+    }
+
+    fn take_routes(&mut self, resource: &Resource) -> Result<(), String> {
+        let proto: route::RouteConfiguration = decode(resource)?;
+        let table = compile::routes(&proto).map_err(|e| e.to_string())?;
+        supported(compile::unsupported::routes(&table))?;
+        self.routes.insert(resource.name.clone(), Some(Arc::new(table)));
+        Ok(())
+    }
+
+    fn take_listener(
+        &mut self,
+        resource: &Resource,
+        open: &mut impl FnMut(&Listener) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let proto: listener::Listener = decode(resource)?;
+        let listener = compile::listener(&proto).map_err(|e| e.to_string())?;
+        supported(compile::unsupported::listener(&listener))?;
+        for address in addresses(&listener) {
+            let other = self.listeners.iter().find(|(name, state)| {
+                **name != resource.name && addresses(&state.newest).any(|theirs| theirs == address)
+            });
+            if let Some((other, _)) = other {
+                return Err(format!("{:?}: address: {address} is the listener {other:?}'s already", resource.name));
+            }
+        }
+        open(&listener).map_err(|e| format!("{:?}: address: {e}", resource.name))?;
+        let serving = self.listeners.remove(&resource.name).and_then(|old| old.serving);
+        self.listeners.insert(resource.name.clone(), ListenerState { newest: Arc::new(listener), serving });
+        Ok(())
+    }
+}
+
+impl ClusterState {
+    /// Brings what is served up to date, if the hosts are known. Says whether anything changed.
+    fn refresh(&mut self, discovered: &BTreeMap<Arc<str>, Option<Arc<Endpoints>>>) -> bool {
+        if !self.stale {
+            return false;
+        }
+        let endpoints = match &self.config.discovery {
+            Discovery::Eds(name) => match discovered.get(name) {
+                Some(Some(endpoints)) => endpoints.clone(),
+                Some(None) => Arc::default(),
+                None => return false,
+            },
+            Discovery::Static(endpoints) => endpoints.clone(),
+            Discovery::StrictDns(..) | Discovery::LogicalDns(..) => match &self.resolved {
+                Some(endpoints) => endpoints.clone(),
+                None => return false,
+            },
+            Discovery::OriginalDst(_) | Discovery::DynamicForwardProxy(_) => Arc::default(),
+        };
+        let old = self.entry.as_ref().map(|entry| &*entry.hosts);
+        let hosts = Arc::new(HostSet::new(&self.config, &endpoints, old));
+        self.entry = Some(Arc::new(ClusterEntry { config: self.config.clone(), hosts, load: self.load.clone() }));
+        self.stale = false;
+        true
+    }
+}
+
+fn decode<M: maille_xds::types::Message + Default>(resource: &Resource) -> Result<M, String> {
+    compile::decode(resource).map_err(|e| e.to_string())
+}
+
+/// Refuses what compiles but cannot be served.
+fn supported(found: Vec<Refused>) -> Result<(), String> {
+    match found.first() {
+        None => Ok(()),
+        Some(first) if found.len() == 1 => Err(first.to_string()),
+        Some(first) => Err(format!("{first} (and {} more)", found.len() - 1)),
+    }
+}
+
+fn route_names(listener: &Listener) -> impl Iterator<Item = Arc<str>> {
+    listener.chains.iter().chain(&listener.default_chain).filter_map(|chain| match &chain.network {
+        Network::Http(manager) => match &manager.routes {
+            RouteSource::Rds(name) => Some(name.clone()),
+            RouteSource::Inline(_) => None,
+        },
+        _ => None,
+    })
+}
+
+fn same<T>(a: &ahash::AHashMap<Arc<str>, Arc<T>>, b: &ahash::AHashMap<Arc<str>, Arc<T>>) -> bool {
+    a.len() == b.len() && a.iter().all(|(name, old)| b.get(name).is_some_and(|new| Arc::ptr_eq(old, new)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+//! The main thread's loop: updates in, snapshots and sockets out.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use maille_xds::client::{Client, Connection, Update};
+use maille_xds::{Resource, TypeUrl};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+
+use super::admin::{self, Admin};
+use super::assembly::{Applied, Assembly};
+use super::dns::{Answer, Dns};
+use super::sockets::Sockets;
+use super::{Crew, Status};
+use crate::snapshot::Snapshot;
+use crate::worker::Message;
+
+/// Follows the control plane until told to drain; ends when the workers have.
+pub(super) async fn follow(
+    mut client: Option<Client>,
+    fixed: Vec<(TypeUrl, Vec<Resource>)>,
+    crew: Crew,
+    status: watch::Sender<Status>,
+    mut drain: watch::Receiver<Option<Duration>>,
+    admin: Option<TcpListener>,
+    admin_drain: watch::Sender<Option<Duration>>,
+) {
+    if let Some(client) = &client {
+        client.subscribe_all(TypeUrl::Cluster);
+        client.subscribe_all(TypeUrl::Listener);
+    }
+    let mut connection = client.as_ref().map(Client::connection);
+    let (answers_in, mut answers) = mpsc::unbounded_channel::<Answer>();
+    let mut main = Main {
+        assembly: Assembly::new(),
+        sockets: Sockets::default(),
+        dns: Dns::new(answers_in),
+        crew,
+        status,
+        served: Arc::default(),
+        retired: Vec::new(),
+        subscribed: [BTreeSet::new(), BTreeSet::new()],
+        seen: [false; 2],
+    };
+    let (admin_in, mut questions) = mpsc::channel(1);
+    if let Some(socket) = admin {
+        tokio::spawn(admin::serve(socket, admin_in, admin_drain));
+    }
+    for (type_url, resources) in fixed {
+        for (_, reason) in main.apply(type_url, &resources, &[]).refused {
+            tracing::warn!("refused: {} {reason}", type_url.noun());
+        }
+        main.publish();
+    }
+    let limit = loop {
+        tokio::select! {
+            changed = drain.changed() => {
+                let limit = *drain.borrow_and_update();
+                match (changed, limit) {
+                    (_, Some(limit)) => break limit,
+                    (Err(_), None) => break Duration::ZERO,
+                    (Ok(()), None) => {}
+                }
+            }
+            update = next(&mut client) => match (update, &client) {
+                (Some(update), Some(client)) => main.update(client, update),
+                _ => break Duration::ZERO,
+            },
+            Some(answer) = answers.recv() => main.resolved(answer),
+            Some(now) = changed(&mut connection) => main.connection(now),
+            Some(question) = questions.recv() => main.answer(question),
+        }
+    };
+    main.crew.drain(limit).await;
+}
+
+/// The next update; for ever in coming without a control plane.
+async fn next(client: &mut Option<Client>) -> Option<Update> {
+    match client {
+        Some(client) => client.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn changed(connection: &mut Option<watch::Receiver<Connection>>) -> Option<Connection> {
+    match connection {
+        Some(connection) => connection.changed().await.ok().map(|()| connection.borrow_and_update().clone()),
+        None => std::future::pending().await,
+    }
+}
+
+struct Main {
+    assembly: Assembly,
+    sockets: Sockets,
+    dns: Dns,
+    crew: Crew,
+    status: watch::Sender<Status>,
+    /// What the workers have.
+    served: Arc<Snapshot>,
+    /// What they had, until none of them has it any more: freeing it is not for them to do.
+    retired: Vec<Arc<Snapshot>>,
+    /// Names of endpoints and of routes that are subscribed to.
+    subscribed: [BTreeSet<Arc<str>>; 2],
+    /// Whether clusters and listeners have come at all.
+    seen: [bool; 2],
+}
+
+impl Main {
+    fn apply(&mut self, type_url: TypeUrl, added: &[Resource], removed: &[Arc<str>]) -> Applied {
+        match type_url {
+            TypeUrl::Cluster => self.seen[0] = true,
+            TypeUrl::Listener => self.seen[1] = true,
+            _ => {}
+        }
+        let Main { assembly, sockets, crew, .. } = self;
+        let workers = crew.len();
+        let applied = assembly.apply(type_url, added, removed, |listener| {
+            sockets.open(listener, workers).map_err(|e| e.to_string())
+        });
+        self.dns.follow(self.assembly.to_resolve());
+        applied
+    }
+
+    fn update(&mut self, client: &Client, update: Update) {
+        let applied = self.apply(update.type_url, &update.added, &update.removed);
+        self.subscribe(client);
+        if applied.refused.is_empty() {
+            client.ack(update.receipt);
+        } else {
+            let reasons: Vec<&str> = applied.refused.iter().map(|(_, reason)| reason.as_str()).collect();
+            let reason = format!("{} {}", update.type_url.noun(), reasons.join("; "));
+            tracing::warn!("refused: {reason}");
+            client.nack(update.receipt, reason, applied.refused.into_iter().map(|(name, _)| name));
+        }
+        self.publish();
+    }
+
+    fn resolved(&mut self, (cluster, endpoints): Answer) {
+        self.assembly.resolve(&cluster, endpoints);
+        self.publish();
+    }
+
+    fn connection(&mut self, connection: Connection) {
+        self.status.send_modify(|status| {
+            status.connected = connection == Connection::Connected;
+            status.connection_problem = match connection {
+                Connection::Disconnected(reason) => Some(reason),
+                _ => None,
+            };
+        });
+    }
+
+    /// Asks for what the clusters and listeners refer to, and no longer for what they do not.
+    fn subscribe(&mut self, client: &Client) {
+        for (type_url, subscribed) in [TypeUrl::Endpoint, TypeUrl::Route].into_iter().zip(&mut self.subscribed) {
+            let wanted = self.assembly.wanted(type_url);
+            let new: Vec<_> = wanted.difference(subscribed).cloned().collect();
+            let old: Vec<_> = subscribed.difference(&wanted).cloned().collect();
+            if !new.is_empty() {
+                client.subscribe(type_url, new);
+            }
+            if !old.is_empty() {
+                client.unsubscribe(type_url, old);
+            }
+            *subscribed = wanted;
+        }
+    }
+
+    /// Hands the workers what has changed: tables before the sockets that need them.
+    fn publish(&mut self) {
+        self.retired.retain(|snapshot| Arc::strong_count(snapshot) > 1);
+        let snapshot = self.assembly.assemble();
+        if !Arc::ptr_eq(&snapshot, &self.served) {
+            for worker in 0..self.crew.len() {
+                self.crew.tell(worker, Message::Snapshot(snapshot.clone()));
+            }
+            self.retired.push(std::mem::replace(&mut self.served, snapshot.clone()));
+            for address in snapshot.bound.keys() {
+                for (worker, socket) in self.sockets.hand_over(*address).into_iter().flatten().enumerate() {
+                    self.crew.tell(worker, Message::Listen(*address, socket));
+                }
+            }
+        }
+        let assembly = &self.assembly;
+        for address in self.sockets.keep(|address| assembly.wants_address(address)) {
+            for worker in 0..self.crew.len() {
+                self.crew.tell(worker, Message::Unlisten(address));
+            }
+        }
+        let mut listening: Vec<_> = snapshot.bound.iter().map(|(a, listener)| (listener.name.clone(), *a)).collect();
+        listening.sort();
+        let ready = self.seen == [true; 2] && self.assembly.is_warm();
+        self.status.send_modify(|status| {
+            // Once ready, always ready: what is warming up later does not disturb what is served.
+            status.ready |= ready;
+            status.listening = listening;
+            status.refused = assembly.refused().collect();
+        });
+    }
+
+    fn answer(&self, question: Admin) {
+        let status = self.status.borrow().clone();
+        let _ = question.answer.send(admin::answer(&question.path, &status, &self.served));
+    }
+}
