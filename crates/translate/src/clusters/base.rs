@@ -2,14 +2,18 @@
 
 use std::collections::HashMap;
 
-use maille_model::{Protocol, Proxy, Service};
+use maille_model::{Port, Protocol, Proxy, Service};
 use maille_xds::types::cluster::Cluster;
 use maille_xds::types::cluster::cluster::{
     ClusterDiscoveryType, CommonLbConfig, DiscoveryType, DnsLookupFamily, EdsClusterConfig,
 };
 use maille_xds::types::core::config_source::ConfigSourceSpecifier;
-use maille_xds::types::core::{AggregatedConfigSource, ApiVersion, ConfigSource, Metadata};
+use maille_xds::types::core::{
+    AggregatedConfigSource, ApiVersion, ConfigSource, Http1ProtocolOptions, Metadata, TypedExtensionConfig,
+    http1_protocol_options,
+};
 use maille_xds::types::endpoint::{ClusterLoadAssignment, LocalityLbEndpoints};
+use maille_xds::types::pb::envoy::extensions::http::header_formatters::preserve_case::v3::PreserveCaseFormatterConfig;
 use maille_xds::types::upstream_http::HttpProtocolOptions;
 use maille_xds::types::upstream_http::http_protocol_options::explicit_http_config::ProtocolConfig;
 use maille_xds::types::upstream_http::http_protocol_options::{
@@ -59,6 +63,26 @@ impl Draft {
         self.http.get_or_insert_default()
     }
 
+    /// Statistics under a name of the mesh's own making.
+    pub(super) fn set_stat_name(&mut self, pattern: &str, service: &Service, subset: &str, port: &Port, target: u32) {
+        if pattern.is_empty() {
+            return;
+        }
+        let (short, name) = match service.is_kubernetes() {
+            true => (format!("{}.{}", service.name, service.namespace), service.name.as_str()),
+            false => (service.hostname.clone(), service.hostname.as_str()),
+        };
+        let stat_name = pattern
+            .replace("%SERVICE%", &short)
+            .replace("%SERVICE_NAME%", name)
+            .replace("%SERVICE_FQDN%", &service.hostname)
+            .replace("%SUBSET_NAME%", subset)
+            .replace("%TARGET_PORT%", &target.to_string())
+            .replace("%SERVICE_PORT%", &port.number.to_string())
+            .replace("%SERVICE_PORT_NAME%", &port.name);
+        self.cluster.alt_stat_name = format!("{stat_name};");
+    }
+
     /// Names are resolved by the proxy, as long as each answer says.
     // The fields' successor is a cluster type of its own, which older proxies do not know.
     #[allow(deprecated)]
@@ -87,7 +111,15 @@ impl Draft {
 
     /// To the upstream what the client speaks.
     pub(super) fn set_client_protocol(&mut self) {
-        self.http().upstream_protocol_options = Some(client_protocol());
+        let known = self.http().upstream_protocol_options.take();
+        let http1 = match known {
+            Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)) => match explicit.protocol_config {
+                Some(ProtocolConfig::HttpProtocolOptions(http1)) => http1,
+                _ => Http1ProtocolOptions::default(),
+            },
+            _ => Http1ProtocolOptions::default(),
+        };
+        self.http().upstream_protocol_options = Some(client_protocol(http1));
     }
 
     pub(super) fn http2(&mut self) -> Option<&mut maille_xds::types::core::Http2ProtocolOptions> {
@@ -106,10 +138,19 @@ impl Draft {
 
     /// By the port's protocol. On gateways a port of unknown protocol stays HTTP/1.1: clients of a gateway often
     /// speak HTTP/2 because the gateway offers it, which says nothing about the upstream.
-    pub(super) fn set_upstream_protocol(&mut self, protocol: Protocol, is_gateway: bool) {
+    pub(super) fn set_upstream_protocol(&mut self, protocol: Protocol, context: &Context<'_>) {
         if protocol.is_http2() {
             self.set_http2();
-        } else if protocol.is_unsupported() && !is_gateway {
+            return;
+        }
+        if protocol.is_http_or_sniffed() && keeps_header_case(context) {
+            let protocol = ProtocolConfig::HttpProtocolOptions(http1_options(context));
+            self.http().upstream_protocol_options =
+                Some(UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
+                    protocol_config: Some(protocol),
+                }));
+        }
+        if protocol.is_unsupported() && !context.proxy.is_router() {
             self.set_client_protocol();
         }
     }
@@ -160,12 +201,33 @@ impl Draft {
     }
 }
 
-pub(super) fn client_protocol() -> UpstreamProtocolOptions {
+pub(super) fn client_protocol(http1: Http1ProtocolOptions) -> UpstreamProtocolOptions {
     UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig {
-        http_protocol_options: Some(Default::default()),
+        http_protocol_options: Some(http1),
         http2_protocol_options: Some(Default::default()),
         ..UseDownstreamHttpConfig::default()
     })
+}
+
+/// HTTP/1 as the mesh wants it written.
+pub(super) fn http1_options(context: &Context<'_>) -> Http1ProtocolOptions {
+    if !keeps_header_case(context) {
+        return Http1ProtocolOptions::default();
+    }
+    let formatter = TypedExtensionConfig {
+        name: "preserve_case".to_owned(),
+        typed_config: Some(any(&PreserveCaseFormatterConfig::default())),
+    };
+    let header_format = http1_protocol_options::header_key_format::HeaderFormat::StatefulFormatter(formatter);
+    Http1ProtocolOptions {
+        header_key_format: Some(http1_protocol_options::HeaderKeyFormat { header_format: Some(header_format) }),
+        ..Http1ProtocolOptions::default()
+    }
+}
+
+fn keeps_header_case(context: &Context<'_>) -> bool {
+    let headers = context.mesh().default_config.as_ref().and_then(|config| config.proxy_headers.as_ref());
+    headers.is_some_and(|headers| headers.preserve_http1_header_case == Some(true))
 }
 
 /// From the same stream as everything else, waited for as long as it takes.

@@ -40,11 +40,15 @@ fn cluster(context: &Context<'_>, port: &InboundPort) -> Cluster {
             draft
         }
     };
-    draft.set_upstream_protocol(port.port.protocol, context.proxy.is_router());
+    draft.set_upstream_protocol(port.port.protocol, context);
     let first = port.targets.first();
     if first.is_some_and(|target| !target.service.mesh_external) {
         let of_port = port.targets.iter().filter(|target| target.port.number == port.port.number);
         draft.services(of_port.map(|target| target.service.as_ref()));
+    }
+    if let Some(target) = first {
+        let pattern = &context.mesh().inbound_cluster_stat_name;
+        draft.set_stat_name(pattern, &target.service, "", &port.port, port.number);
     }
     // What clients are allowed of the service, its own proxy has to take.
     let rule = first.and_then(|target| context.snapshot.inbound_destination_rule(context.proxy, &target.service));

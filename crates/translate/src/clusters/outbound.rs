@@ -118,14 +118,15 @@ impl Maker<'_, '_> {
     fn finish(&self, mut draft: Draft, policy: &Policy<'_>, subset: Option<&Subset>) -> Option<Cluster> {
         let mesh = self.context.mesh();
         let is_dynamic = draft.discovery().is_none();
-        draft.set_upstream_protocol(self.port.protocol, self.context.proxy.is_router());
+        draft.set_upstream_protocol(self.port.protocol, self.context);
+        let subset_name = subset.map_or("", |subset| subset.name.as_str());
+        draft.set_stat_name(&mesh.outbound_cluster_stat_name, self.service, subset_name, self.port, 0);
         draft.services(std::iter::once(self.service));
         pool::upgrade(&mut draft, mesh, policy.connection_pool, self.port.protocol);
         pool::apply(&mut draft, mesh, policy.connection_pool, policy.retry_budget);
         outlier::apply(&mut draft, policy.outlier_detection, self.service);
         balance::apply(&mut draft, self.context, policy.load_balancer, self.service);
         if !self.server_names {
-            let subset_name = subset.map_or("", |subset| subset.name.as_str());
             let peer = tls::Peer {
                 service: Some(self.service),
                 server_name: server_name(self.port.number, subset_name, &self.service.hostname),

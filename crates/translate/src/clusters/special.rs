@@ -5,7 +5,7 @@ use maille_xds::types::cluster::cluster::{DiscoveryType, LbPolicy};
 use maille_xds::types::core::HttpProtocolOptions as CommonOptions;
 use maille_xds::types::upstream_http::HttpProtocolOptions;
 
-use super::base::{Draft, client_protocol};
+use super::base::{Draft, client_protocol, http1_options};
 use super::{dynamic, inbound, pool, tls};
 use crate::Context;
 use crate::convert::{duration, seconds};
@@ -42,20 +42,20 @@ fn original_destination(context: &Context<'_>, name: &str) -> Draft {
     let mut draft = Draft::new(name.to_owned(), DiscoveryType::OriginalDst);
     draft.cluster.common_lb_config = None;
     draft.cluster.set_lb_policy(LbPolicy::ClusterProvided);
-    draft.http = Some(passthrough_options());
+    draft.http = Some(passthrough_options(context));
     // Detecting failures would have nothing to fall back to here, so of the mesh's defaults only the pool counts.
     let default = context.mesh().default_traffic_policy.as_ref();
     pool::apply(&mut draft, context.mesh(), default.and_then(|default| default.connection_pool.as_ref()), None);
     draft
 }
 
-fn passthrough_options() -> HttpProtocolOptions {
+fn passthrough_options(context: &Context<'_>) -> HttpProtocolOptions {
     HttpProtocolOptions {
         common_http_protocol_options: Some(CommonOptions {
             idle_timeout: Some(seconds(IDLE_SECONDS)),
             ..CommonOptions::default()
         }),
-        upstream_protocol_options: Some(client_protocol()),
+        upstream_protocol_options: Some(client_protocol(http1_options(context))),
         ..HttpProtocolOptions::default()
     }
 }
@@ -65,7 +65,7 @@ pub(super) fn allow_any_dynamic_dns(context: &Context<'_>) -> Cluster {
     let settings = settings.filter(|settings| tls::is_on(settings));
     let cache = dynamic::allow_any_cache(context.proxy);
     let mut draft = dynamic::draft(ALLOW_ANY_DYNAMIC_DNS.to_owned(), cache, settings.is_none_or(tls::is_unverified));
-    draft.http = Some(passthrough_options());
+    draft.http = Some(passthrough_options(context));
     pool::apply(&mut draft, context.mesh(), None, None);
     if let Some(settings) = settings {
         tls::apply(&mut draft, context, settings, &tls::Peer { is_dynamic: true, ..tls::Peer::default() });

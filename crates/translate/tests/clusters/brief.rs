@@ -53,6 +53,9 @@ fn write_cluster(text: &mut String, cluster: &Cluster) {
             let _ = writeln!(text, "  {name}: {value}");
         }
     };
+    if cluster.alt_stat_name != format!("{};", cluster.name) {
+        line("stats", cluster.alt_stat_name.clone());
+    }
     line("lb", brief(&cluster.lb_config));
     line("common lb", brief(&cluster.common_lb_config).replace("CommonLbConfig { healthy_panic_threshold: 0 }", ""));
     line("limits", limits(cluster));
@@ -158,7 +161,10 @@ pub(crate) fn brief(value: &impl Debug) -> String {
     for wrapper in ["Some", "UInt32Value", "UInt64Value", "Percent"] {
         text = unwrap(&text, wrapper);
     }
-    text.replace("UInt32Value { }", "0").replace("Percent { }", "0")
+    let formatter = "header_key_format: HeaderKeyFormat { header_format: StatefulFormatter( TypedExtensionConfig { name: \
+        \"preserve_case\", typed_config: Any { type_url: \
+        \"type.googleapis.com/envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig\" } } ) }";
+    text.replace("UInt32Value { }", "0").replace("Percent { }", "0").replace(formatter, "preserve_case")
 }
 
 /// `Some( X )` and `Wrapper { value: X }` say no more than `X`.
