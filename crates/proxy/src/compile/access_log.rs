@@ -5,6 +5,7 @@ use std::sync::Arc;
 use maille_http::Name;
 use maille_telemetry::flags::ResponseFlags;
 use maille_telemetry::format::{Format, JsonFormat};
+use maille_telemetry::log::Target;
 use maille_xds::types::accesslog::access_log_filter::FilterSpecifier;
 use maille_xds::types::accesslog::comparison_filter::Op;
 use maille_xds::types::accesslog::{self as proto, access_log};
@@ -15,7 +16,7 @@ use maille_xds::types::stream_access_log::{StderrAccessLog, StdoutAccessLog, std
 
 use crate::compile::at::{At, Compiled};
 use crate::compile::matcher;
-use crate::config::{AccessLog, Compare, LogFilter, LogFormat, LogSink};
+use crate::config::{AccessLog, Compare, LogFilter, LogFormat};
 
 /// What Envoy logs when it is not told what.
 const DEFAULT_FORMAT: &str = concat!(
@@ -33,7 +34,7 @@ fn access_log(at: &At<'_>, proto: &proto::AccessLog) -> Compiled<AccessLog> {
     let proto::AccessLog { name: _, filter: condition, config_type } = proto;
     let access_log::ConfigType::TypedConfig(any) = at.required("typed_config", config_type)?;
     let typed = at.field("typed_config");
-    let (sink, format) = if let Some(FileAccessLog { path, access_log_format }) = typed.unpack(any)? {
+    let (target, format) = if let Some(FileAccessLog { path, access_log_format }) = typed.unpack(any)? {
         let format = match access_log_format {
             None => text(&typed, DEFAULT_FORMAT)?,
             Some(file_access_log::AccessLogFormat::LogFormat(format)) => {
@@ -45,23 +46,23 @@ fn access_log(at: &At<'_>, proto: &proto::AccessLog) -> Compiled<AccessLog> {
                 | file_access_log::AccessLogFormat::TypedJsonFormat(shape),
             ) => json(&typed.field("json_format"), &shape, false)?,
         };
-        let sink = match typed.text("path", &path)? {
-            "/dev/stdout" => LogSink::Stdout,
-            "/dev/stderr" => LogSink::Stderr,
-            path => LogSink::File(path.into()),
+        let target = match typed.text("path", &path)? {
+            "/dev/stdout" => Target::Stdout,
+            "/dev/stderr" => Target::Stderr,
+            path => Target::File(path.into()),
         };
-        (sink, format)
+        (target, format)
     } else if let Some(StdoutAccessLog { access_log_format }) = typed.unpack(any)? {
         let format = access_log_format.map(|stdout_access_log::AccessLogFormat::LogFormat(format)| format);
-        (LogSink::Stdout, optional_format(&typed, format)?)
+        (Target::Stdout, optional_format(&typed, format)?)
     } else if let Some(StderrAccessLog { access_log_format }) = typed.unpack(any)? {
         let format = access_log_format.map(|stderr_access_log::AccessLogFormat::LogFormat(format)| format);
-        (LogSink::Stderr, optional_format(&typed, format)?)
+        (Target::Stderr, optional_format(&typed, format)?)
     } else {
         return typed.refuse(format!("{} is no access log we have: use a file, stdout or stderr", any.type_url));
     };
     let filter = condition.as_ref().map(|proto| filter(&at.field("filter"), proto)).transpose()?;
-    Ok(AccessLog { sink, format: Arc::new(format), filter })
+    Ok(AccessLog { target, format: Arc::new(format), filter })
 }
 
 fn optional_format(at: &At<'_>, format: Option<core::SubstitutionFormatString>) -> Compiled<LogFormat> {
@@ -124,10 +125,14 @@ fn filter(at: &At<'_>, proto: &proto::AccessLogFilter) -> Compiled<LogFilter> {
         FilterSpecifier::NotHealthCheckFilter(_) => LogFilter::NotHealthCheck,
         FilterSpecifier::ResponseFlagFilter(proto::ResponseFlagFilter { flags }) => {
             let at = at.field("response_flag_filter");
-            if let Some(i) = flags.iter().position(|flag| ResponseFlags::parse(flag).is_none()) {
-                return at.item("flags", i).refuse(format!("{:?} is no response flag", flags[i]));
+            let mut any = ResponseFlags::default();
+            for (i, flag) in flags.iter().enumerate() {
+                match ResponseFlags::parse(flag) {
+                    Some(flag) => any.set(flag),
+                    None => return at.item("flags", i).refuse(format!("{flag:?} is no response flag")),
+                }
             }
-            LogFilter::ResponseFlags(flags.iter().map(|flag| flag.as_str().into()).collect())
+            LogFilter::ResponseFlags((!any.is_empty()).then_some(any))
         }
         FilterSpecifier::OrFilter(or) => LogFilter::Or(all(&at.field("or_filter"), &or.filters)?),
         FilterSpecifier::AndFilter(and) => LogFilter::And(all(&at.field("and_filter"), &and.filters)?),

@@ -43,17 +43,22 @@ pub(crate) fn string(at: &At<'_>, proto: &matcher::StringMatcher) -> Compiled<St
 /// An expression that must match whole texts.
 pub(crate) fn full_regex(at: &At<'_>, proto: &matcher::RegexMatcher) -> Compiled<FullRegex> {
     let inner = regex(at, proto)?;
-    compile_regex(at, &format!(r"\A(?:{})\z", inner.as_str())).map(FullRegex)
+    build(at, &format!(r"\A(?:{})\z", inner.as_str())).map(FullRegex)
 }
 
 /// An expression that is looked for inside texts.
 pub(crate) fn regex(at: &At<'_>, proto: &matcher::RegexMatcher) -> Compiled<Regex> {
     let matcher::RegexMatcher { regex, engine_type: _ } = proto;
-    compile_regex(&at.field("regex"), at.text("regex", regex)?)
+    let translated = maille_re2::translate(at.text("regex", regex)?);
+    let at = at.field("regex");
+    match translated {
+        Ok(translated) => build(&at, &translated),
+        Err(reason) => at.refuse(format!("is not a regular expression of RE2: {reason}")),
+    }
 }
 
 /// Classes like `\d` are of ASCII, as in RE2; Unicode only where the expression cannot do without.
-fn compile_regex(at: &At<'_>, text: &str) -> Compiled<Regex> {
+fn build(at: &At<'_>, text: &str) -> Compiled<Regex> {
     let build = |unicode| RegexBuilder::new(text).unicode(unicode).size_limit(REGEX_BYTES).build();
     build(false).or_else(|_| build(true)).or_else(|error| at.refuse(format!("is no expression we can run: {error}")))
 }

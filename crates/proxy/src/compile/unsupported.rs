@@ -5,9 +5,9 @@ use std::time::Duration;
 use crate::compile::Refused;
 use crate::compile::at::At;
 use crate::config::{
-    AccessLog, Action, Cluster, Codec, Discovery, DownstreamTransport, FilterChain, Forward, HashOn, HeaderCase,
-    HttpFilterKind, HttpManager, LbPolicy, Limits, Listener, ListenerFilterKind, LocalityLb, LogSink, Network,
-    Priority, RetryOn, Route, RouteSource, RouteTable, TcpDestination, UpstreamProtocol, UpstreamTransport,
+    Action, Cluster, Codec, Discovery, DownstreamTransport, FilterChain, Forward, HashOn, HeaderCase, HttpFilterKind,
+    HttpManager, LbPolicy, Limits, Listener, ListenerFilterKind, LocalityLb, Network, Priority, RetryOn, Route,
+    RouteSource, RouteTable, TcpDestination, UpstreamProtocol, UpstreamTransport,
 };
 
 /// The conditions for trying again that can be met on HTTP/1 and are: no connection, or one that closed before the request was sent.
@@ -31,7 +31,6 @@ pub fn listener(listener: &Listener) -> Vec<Refused> {
             "the PROXY protocol",
         );
     }
-    logs(&mut out, &at, &listener.access_logs);
     for (i, chain) in listener.chains.iter().enumerate() {
         filter_chain(&mut out, &at.item("filter_chains", i), chain);
     }
@@ -104,7 +103,6 @@ fn filter_chain(out: &mut Found, at: &At<'_>, chain: &FilterChain) {
                 "a limit on connections' lives",
             );
             out.when(proxy.hash_source_ip, at, "hash_policy", "hashing");
-            logs(out, at, &proxy.access_logs);
         }
         Network::Close => {}
     }
@@ -122,7 +120,6 @@ fn http_manager(out: &mut Found, at: &At<'_>, manager: &HttpManager) {
     let cases = manager.http1.header_case != HeaderCase::Lower;
     out.when(cases, at, "header_key_format", "header names in another case than lower");
     out.when(manager.http1.enable_trailers, at, "enable_trailers", "forwarding trailers");
-    logs(out, at, &manager.access_logs);
     for filter in &manager.filters {
         match &filter.kind {
             HttpFilterKind::Fault(fault) => out.when(fault.is_some(), at, "http_filters", "faults"),
@@ -132,12 +129,6 @@ fn http_manager(out: &mut Found, at: &At<'_>, manager: &HttpManager) {
     }
     if let RouteSource::Inline(table) = &manager.routes {
         route_table(out, &at.field("route_config"), table);
-    }
-}
-
-fn logs(out: &mut Found, at: &At<'_>, logs: &[AccessLog]) {
-    for log in logs {
-        out.when(matches!(&log.sink, LogSink::File(path) if path.is_empty()), at, "access_log", "a log without a path");
     }
 }
 

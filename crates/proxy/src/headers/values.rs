@@ -192,7 +192,13 @@ impl LogValues<'_> {
             Field::Protocol => stream.protocol.is_some_and(|p| text(p.as_str(), out)),
             Field::UpstreamProtocol => stream.upstream_protocol.is_some_and(|p| text(p.as_str(), out)),
             Field::ResponseCode => number(u64::from(stream.response_code), out),
-            Field::ResponseCodeDetails => text(stream.response_code_details, out),
+            // Blanks would make columns of one field.
+            Field::ResponseCodeDetails => {
+                let start = out.len();
+                let some = text(stream.response_code_details, out);
+                out[start..].iter_mut().filter(|b| b.is_ascii_whitespace()).for_each(|b| *b = b'_');
+                some
+            }
             Field::ConnectionTerminationDetails => text(stream.connection_termination_details, out),
             Field::ResponseFlags => {
                 stream.response_flags.write_short(out);
