@@ -13,3 +13,6 @@ pub use hosts::{DuplicateDomain, HostIndex};
 pub use index::RouteIndex;
 pub use matches::{ClientTls, Request, query_parameter};
 pub use redirect::tls_redirect;
+
+#[cfg(test)]
+mod tests;
