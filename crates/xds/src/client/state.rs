@@ -49,6 +49,13 @@ struct Watch {
     replies: VecDeque<Reply>,
 }
 
+/// What a response says that is meant for us.
+struct Content {
+    nonce: String,
+    added: Vec<Resource>,
+    removed: Vec<Arc<str>>,
+}
+
 struct Reply {
     nonce: String,
     refusal: Option<String>,
@@ -119,7 +126,7 @@ impl DeltaClient {
         let stream = self.stream;
         let watch = self.watches.get_mut(&type_url)?;
         match watch.read(type_url, response) {
-            Ok((nonce, added, removed)) => {
+            Ok(Content { nonce, added, removed }) => {
                 let receipt = Receipt {
                     type_url,
                     stream,
@@ -227,12 +234,8 @@ impl Watch {
         request
     }
 
-    #[expect(clippy::type_complexity, reason = "the three parts of one update, taken apart by the only caller")]
-    fn read(
-        &self,
-        type_url: TypeUrl,
-        response: DeltaDiscoveryResponse,
-    ) -> Result<(String, Vec<Resource>, Vec<Arc<str>>), Reply> {
+    /// Takes a response apart, or says why it makes no sense.
+    fn read(&self, type_url: TypeUrl, response: DeltaDiscoveryResponse) -> Result<Content, Reply> {
         let nonce = response.nonce;
         let mut seen = HashSet::new();
         let mut added = Vec::with_capacity(response.resources.len());
@@ -266,7 +269,7 @@ impl Watch {
             }
             removed.push(name);
         }
-        Ok((nonce, added, removed))
+        Ok(Content { nonce, added, removed })
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh64::Xxh64;
 
-use super::watch::{Answer, Plan, Watch};
+use super::watch::{Answer, NameChanges, Plan, Watch};
 use super::{Received, TooManyNames, TypeStatus, needs};
 use crate::{Resource, TypeUrl, World};
 
@@ -76,7 +76,7 @@ impl Engine {
     }
 
     pub(super) fn replace_names(&mut self, type_url: TypeUrl, names: &[String]) -> Result<(), TooManyNames> {
-        let (new, gone) = self.watch(type_url).replace_names(names)?;
+        let NameChanges { new, gone } = self.watch(type_url).replace_names(names)?;
         if !new.is_empty() {
             self.watch(type_url).owe_response();
         }

@@ -51,6 +51,12 @@ pub(super) struct Plan {
     due: bool,
 }
 
+/// How a list of names differs from the one before.
+pub(super) struct NameChanges {
+    pub(super) new: Vec<Arc<str>>,
+    pub(super) gone: Vec<Arc<str>>,
+}
+
 /// What an answer turned out to be.
 pub(super) enum Answer {
     Accepted,
@@ -166,7 +172,7 @@ impl Watch {
     }
 
     /// Replaces the names (state of the world), and reports those that are new and those that are gone.
-    pub(super) fn replace_names(&mut self, names: &[String]) -> Result<(Vec<Arc<str>>, Vec<Arc<str>>), TooManyNames> {
+    pub(super) fn replace_names(&mut self, names: &[String]) -> Result<NameChanges, TooManyNames> {
         self.within_limit(names.len())?;
         let wanted: BTreeSet<&str> = names.iter().map(String::as_str).collect();
         let gone: Vec<Arc<str>> = self.names.iter().filter(|name| !wanted.contains(&***name)).cloned().collect();
@@ -184,7 +190,7 @@ impl Watch {
                 new.push(name.into());
             }
         }
-        Ok((new, gone))
+        Ok(NameChanges { new, gone })
     }
 
     /// Whether a state-of-the-world request with this nonce speaks of the present: the protocol has requests that name
