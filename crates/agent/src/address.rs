@@ -63,8 +63,12 @@ impl Address {
         let at = SocketAddr::from((self.ip, port));
         TcpListener::bind(at).map(drop).map_err(|source| {
             let advice = match source.kind() {
-                io::ErrorKind::AddrInUse => "another program listens on this port of every address (0.0.0.0): end it, or bind it to 127.0.0.1",
-                io::ErrorKind::PermissionDenied => "ports below 1024 are root's here: give the Service a targetPort above and pass that as --port",
+                io::ErrorKind::AddrInUse => {
+                    "another program listens on this port of every address (0.0.0.0): end it, or bind it to 127.0.0.1"
+                }
+                io::ErrorKind::PermissionDenied => {
+                    "ports below 1024 are root's here: give the Service a targetPort above and pass that as --port"
+                }
                 _ => "check the port",
             };
             AddressError::Port { at, source, advice }

@@ -55,7 +55,11 @@ pub fn find(named: Option<&Path>) -> Result<PathBuf, NotFound> {
     let named = named.map(Path::to_owned).or_else(|| env::var_os("ENVOY").filter(|v| !v.is_empty()).map(PathBuf::from));
     match named {
         Some(path) if path.components().count() > 1 => {
-            if is_program(&path) { Ok(path) } else { Err(NotFound::There(path)) }
+            if is_program(&path) {
+                Ok(path)
+            } else {
+                Err(NotFound::There(path))
+            }
         }
         name => {
             let name = name.unwrap_or_else(|| "envoy".into());
@@ -96,6 +100,8 @@ impl Envoy {
         let mut command = Command::new(&options.program);
         command
             .args(["--log-level", "warning", "--disable-hot-restart", "--drain-strategy", "immediate"])
+            // Access logs are for people who watch.
+            .args(["--file-flush-interval-msec", "1000"])
             .args(["--drain-time-s", &DRAIN.as_secs().to_string()])
             .args(["--service-cluster", &options.node.cluster()])
             .arg("--config-path")

@@ -37,7 +37,9 @@ pub enum LeaseError {
         reason: String,
     },
     /// The control plane does not know our token. A token read anew may help.
-    #[error("the control plane at {control} does not accept the token: it was started by somebody else, or anew just now")]
+    #[error(
+        "the control plane at {control} does not accept the token: it was started by somebody else, or anew just now"
+    )]
     Unauthorized {
         /// Which control plane.
         control: SocketAddr,
@@ -72,8 +74,9 @@ impl Lease {
             let answer = sender.send_request(request).await.map_err(|error| unreachable(error.to_string()))?;
             Ok((answer, connection))
         };
-        let (answer, connection) =
-            tokio::time::timeout(ANSWER, attempt).await.map_err(|_| unreachable(format!("no answer within {} s", ANSWER.as_secs())))??;
+        let (answer, connection) = tokio::time::timeout(ANSWER, attempt)
+            .await
+            .map_err(|_| unreachable(format!("no answer within {} s", ANSWER.as_secs())))??;
         match answer.status() {
             status if status.is_success() => Ok(Self { body: answer.into_body(), connection }),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(LeaseError::Unauthorized { control }),

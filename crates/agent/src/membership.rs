@@ -45,7 +45,8 @@ impl Membership {
         let lease = loop {
             match joining.once().await {
                 Ok(lease) => break lease,
-                Err(LeaseError::Unreachable { .. } | LeaseError::Unauthorized { .. }) if Instant::now() + wait < end => {}
+                Err(LeaseError::Unreachable { .. } | LeaseError::Unauthorized { .. })
+                    if Instant::now() + wait < end => {}
                 Err(error) => return Err(error),
             }
             sleep(wait).await;

@@ -74,7 +74,12 @@ impl Node {
 
     /// The node as it goes over the wire.
     pub fn to_proto(&self) -> core::Node {
-        core::Node { id: self.id(), cluster: self.cluster(), metadata: Some(to_struct(self.metadata())), ..Default::default() }
+        core::Node {
+            id: self.id(),
+            cluster: self.cluster(),
+            metadata: Some(to_struct(self.metadata())),
+            ..Default::default()
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -34,8 +35,8 @@ pub enum SidecarError {
     #[error("the sidecar: {0}")]
     Ended(#[from] io::Error),
     /// The control plane does not configure it.
-    #[error("the sidecar had no configuration after {} s: does the control plane refuse it? See what `maille up` says", .0.as_secs())]
-    NotReady(Duration),
+    #[error("the sidecar was not ready after {} s: {}", .0.as_secs(), reasons(.1))]
+    NotReady(Duration, Vec<String>),
 }
 
 impl SidecarError {
@@ -45,12 +46,20 @@ impl SidecarError {
     }
 }
 
+fn reasons(known: &[String]) -> String {
+    match known {
+        [] => "see what `maille up` says about its configuration".to_owned(),
+        known => known.join("; "),
+    }
+}
+
 /// A running sidecar.
 pub struct Sidecar {
     running: Running,
 }
 
 enum Running {
+    Maille(maille_proxy::Handle),
     Envoy { envoy: Envoy, options: Box<envoy::Options>, tokens: Tokens },
 }
 
@@ -59,9 +68,14 @@ impl Sidecar {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub async fn start(plane: &DataPlane, node: Node, control: SocketAddr, tokens: Tokens) -> Result<Self, SidecarError> {
+    pub async fn start(
+        plane: &DataPlane,
+        node: Node,
+        control: SocketAddr,
+        tokens: Tokens,
+    ) -> Result<Self, SidecarError> {
         let running = match plane {
-            DataPlane::Maille => todo!(),
+            DataPlane::Maille => Running::Maille(maille(&node, control, tokens)?),
             DataPlane::Envoy(program) => {
                 let program = envoy::find(program.as_deref())?;
                 let token = tokens().map_err(SidecarError::Token)?;
@@ -78,6 +92,10 @@ impl Sidecar {
     /// When it ends instead.
     pub async fn ready(&mut self, forward_proxy: SocketAddr) -> Result<(), SidecarError> {
         match &mut self.running {
+            Running::Maille(handle) => {
+                // The sender ends only with the proxy.
+                handle.status().wait_for(|status| status.ready).await.map_err(|_| has_ended())?;
+            }
             Running::Envoy { envoy, .. } => envoy.ready().await?,
         }
         while TcpStream::connect(forward_proxy).await.is_err() {
@@ -89,6 +107,10 @@ impl Sidecar {
     /// Returns when it has ended by itself.
     pub async fn failed(&mut self) -> SidecarError {
         match &mut self.running {
+            Running::Maille(handle) => {
+                handle.ended().await;
+                has_ended()
+            }
             Running::Envoy { envoy, .. } => match envoy.ended().await {
                 Ok(status) => io::Error::other(format!("Envoy ended ({status})")).into(),
                 Err(error) => error.into(),
@@ -102,6 +124,8 @@ impl Sidecar {
     /// When it cannot be started.
     pub async fn restart(&mut self) -> Result<(), SidecarError> {
         match &mut self.running {
+            // It shares our process: there is nothing to start again.
+            Running::Maille(_) => return Err(has_ended()),
             Running::Envoy { envoy, options, tokens } => {
                 // Not in a tight loop, should it end at once every time.
                 sleep(Duration::from_secs(1)).await;
@@ -115,6 +139,7 @@ impl Sidecar {
     /// Takes no new connections from outside and lets what is under way finish; the workload's own requests still pass.
     pub async fn drain(&mut self) {
         match &mut self.running {
+            Running::Maille(_) => {}
             Running::Envoy { envoy, .. } => envoy.drain_inbound().await,
         }
     }
@@ -122,7 +147,31 @@ impl Sidecar {
     /// Ends it.
     pub async fn stop(self) {
         match self.running {
+            Running::Maille(handle) => handle.drain().await,
             Running::Envoy { envoy, .. } => envoy.stop().await,
         }
     }
+
+    /// What keeps it from being ready, as far as it knows.
+    pub fn problems(&self) -> Vec<String> {
+        match &self.running {
+            Running::Maille(handle) => {
+                let status = handle.status().borrow().clone();
+                status.connection_problem.iter().map(ToString::to_string).chain(status.refused).collect()
+            }
+            Running::Envoy { .. } => Vec::new(),
+        }
+    }
+}
+
+/// One worker: a sidecar serves one workload, and is to be small.
+fn maille(node: &Node, control: SocketAddr, tokens: Tokens) -> io::Result<maille_proxy::Handle> {
+    let mut options = maille_proxy::Options::new(node.to_proto(), format!("http://{control}"));
+    options.token = Some(Arc::new(move || tokens().ok()));
+    options.concurrency = 1;
+    maille_proxy::run(options)
+}
+
+fn has_ended() -> SidecarError {
+    io::Error::other("it has ended by itself").into()
 }

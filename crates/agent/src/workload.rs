@@ -126,9 +126,14 @@ async fn prepare(options: &Options) -> Result<(Sidecar, Address, Option<u16>), R
     };
     let what = format!("the control plane at {} (`maille up`)", options.control);
     waiting(what, control_is_there(options)).await?;
-    let mut sidecar = Sidecar::start(&options.plane, options.node(&address, app_port), options.control, options.tokens.clone()).await?;
+    let mut sidecar =
+        Sidecar::start(&options.plane, options.node(&address, app_port), options.control, options.tokens.clone())
+            .await?;
     let ready = timeout(PATIENCE, sidecar.ready(SocketAddr::from((address.ip, HTTP_PROXY_PORT))));
-    waiting("the sidecar's first configuration", ready).await.map_err(|_| SidecarError::NotReady(PATIENCE))??;
+    match waiting("the sidecar's first configuration", ready).await {
+        Ok(ready) => ready?,
+        Err(_) => return Err(SidecarError::NotReady(PATIENCE, sidecar.problems()).into()),
+    }
     Ok((sidecar, address, app_port))
 }
 
@@ -152,7 +157,13 @@ async fn control_is_there(options: &Options) -> Result<(), RunError> {
 }
 
 /// From the program's start to its end.
-async fn live(options: &Options, mut signals: Signals, mut sidecar: Sidecar, address: Address, app_port: Option<u16>) -> Result<u8, RunError> {
+async fn live(
+    options: &Options,
+    mut signals: Signals,
+    mut sidecar: Sidecar,
+    address: Address,
+    app_port: Option<u16>,
+) -> Result<u8, RunError> {
     let program = |source| RunError::Program { program: options.command[0].to_string_lossy().into_owned(), source };
     let mut app = App::start(&options.command, &variables(&address, app_port)).map_err(program)?;
     let joining = Joining { control: options.control, tokens: options.tokens.clone(), entry: options.entry(&address) };
@@ -209,7 +220,12 @@ async fn finish(sidecar: Sidecar, status: std::process::ExitStatus) -> Result<u8
 }
 
 /// Joins as soon as the program listens: nobody is to be sent to a port that refuses.
-async fn join(joining: Joining, options: &Options, address: &Address, app_port: Option<u16>) -> Result<Membership, LeaseError> {
+async fn join(
+    joining: Joining,
+    options: &Options,
+    address: &Address,
+    app_port: Option<u16>,
+) -> Result<Membership, LeaseError> {
     if let Some(port) = app_port {
         let what = format!("the program to listen on $PORT (127.0.0.1:{port}); it joins the mesh when it does");
         waiting(what, listening(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))).await;
@@ -258,7 +274,8 @@ impl Options {
         let mut metadata = Map::new();
         metadata.insert("INTERCEPTION_MODE".into(), json!("NONE"));
         metadata.insert("HTTP_PROXY_PORT".into(), json!(HTTP_PROXY_PORT.to_string()));
-        let ports: Map<_, _> = self.port.zip(app_port).map(|(port, app)| (port.to_string(), json!(app))).into_iter().collect();
+        let ports: Map<_, _> =
+            self.port.zip(app_port).map(|(port, app)| (port.to_string(), json!(app))).into_iter().collect();
         metadata.insert("APP_PORTS".into(), Value::Object(ports));
         Node {
             role: Role::Sidecar,

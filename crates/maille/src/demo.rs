@@ -79,9 +79,11 @@ pub(crate) fn run(args: Args) -> Outcome {
 
 async fn demo(args: Args) -> Outcome {
     let stop = stop_signal().map_err(|error| Failure::running(format!("no signals: {error}")))?;
-    let place = Place::prepare(args.proxy.clone()).map_err(|error| Failure::running(format!("cannot prepare the demo: {error}")))?;
+    let place = Place::prepare(args.proxy.clone())
+        .map_err(|error| Failure::running(format!("cannot prepare the demo: {error}")))?;
     let (tell, told) = mpsc::unbounded_channel();
-    let mut children = start(&place, &tell).map_err(|error| Failure::running(format!("cannot start the demo: {error}")))?;
+    let mut children =
+        start(&place, &tell).map_err(|error| Failure::running(format!("cannot start the demo: {error}")))?;
     let outcome = tokio::select! {
         outcome = show(&args, &place, told) => outcome,
         (name, words) = child::any_ended(&mut children) => Err(Failure::running(format!("{name} has ended:\n{words}"))),
@@ -97,12 +99,16 @@ async fn demo(args: Args) -> Outcome {
 }
 
 /// The control plane with its gateway, and a workload for each service and version.
-fn start(place: &Place, tell: &mpsc::UnboundedSender<(&'static str, &'static str, Seen)>) -> std::io::Result<Vec<Child>> {
+fn start(
+    place: &Place,
+    tell: &mpsc::UnboundedSender<(&'static str, &'static str, Seen)>,
+) -> std::io::Result<Vec<Child>> {
     let text = |path: &Path| path.display().to_string();
     let (exe, control) = (text(&place.exe), place.control.to_string());
     let port = place.control.port().to_string();
     let mut children = Vec::new();
-    let up = ["up", "-f", &text(place.folder.path()), "--xds-port", &port, "--proxy", &place.proxy, "--concurrency", "1"];
+    let up =
+        ["up", "-f", &text(place.folder.path()), "--xds-port", &port, "--proxy", &place.proxy, "--concurrency", "1"];
     let sender = tell.clone();
     children.push(Child::start("the control plane", &place.exe, &up, move |line| {
         if let Some(seen) = Seen::parse(line, Side::Outbound) {
@@ -125,7 +131,11 @@ fn start(place: &Place, tell: &mpsc::UnboundedSender<(&'static str, &'static str
 }
 
 /// Waits for the mesh, then shows it until the time is up.
-async fn show(args: &Args, place: &Place, mut told: mpsc::UnboundedReceiver<(&'static str, &'static str, Seen)>) -> Outcome {
+async fn show(
+    args: &Args,
+    place: &Place,
+    mut told: mpsc::UnboundedReceiver<(&'static str, &'static str, Seen)>,
+) -> Outcome {
     let late = |_| Failure::running(format!("the bookshop did not open within {} s", PATIENCE.as_secs()));
     timeout(PATIENCE, load::page_is_there(place.gateway)).await.map_err(late)?;
     let mut tally = Tally::default();
@@ -209,7 +219,11 @@ impl Place {
             try_it = "Three things to try, in another terminal:".bold(),
             curl = format_args!("curl -s -H 'end-user: jason' {url}").green(),
             sed = format_args!("sed -i 's/v3}}, weight: 30/v3}}, weight: 0/' {folder}/reviews.yaml").green(),
-            join = format_args!("{maille} run --name me --service me --control {control} -- curl -s http://reviews:{}/reviews/0", shop::PORT).green(),
+            join = format_args!(
+                "{maille} run --name me --service me --control {control} -- curl -s http://reviews:{}/reviews/0",
+                shop::PORT
+            )
+            .green(),
         )
     }
 }

@@ -17,7 +17,9 @@ pub(crate) fn coloured(diagnostic: &Diagnostic) -> String {
     if let Some(first) = lines.next() {
         let word = format!("{}: ", diagnostic.severity);
         match first.split_once(&word) {
-            Some((place, message)) => text += &format!("{}{} {}", place.bold(), word.trim_end().style(style), message.bold()),
+            Some((place, message)) => {
+                text += &format!("{}{} {}", place.bold(), word.trim_end().style(style), message.bold())
+            }
             None => text += first,
         }
     }

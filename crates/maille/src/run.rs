@@ -111,8 +111,16 @@ pub(crate) fn run(args: Args) -> Outcome {
 /// A name as Kubernetes wants it (RFC 1123).
 fn name(text: &str) -> Result<String, String> {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    let fits = !text.is_empty() && text.len() <= 63 && text.chars().all(inner) && !text.starts_with('-') && !text.ends_with('-');
-    if fits { Ok(text.to_owned()) } else { Err("expected lower case letters, digits and `-` between them, at most 63".to_owned()) }
+    let fits = !text.is_empty()
+        && text.len() <= 63
+        && text.chars().all(inner)
+        && !text.starts_with('-')
+        && !text.ends_with('-');
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err("expected lower case letters, digits and `-` between them, at most 63".to_owned())
+    }
 }
 
 /// A label's value as Kubernetes wants it.

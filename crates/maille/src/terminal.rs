@@ -10,7 +10,9 @@ use crate::failure::{Failure, Outcome};
 /// Prints to stdout. A reader that went away (`| head`) is no failure.
 pub(crate) fn out(text: &str) -> Outcome {
     match writeln!(anstream::stdout().lock(), "{text}") {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::running(format!("cannot write to stdout: {error}"))),
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::running(format!("cannot write to stdout: {error}")))
+        }
         _ => Ok(ExitCode::SUCCESS),
     }
 }
@@ -31,5 +33,6 @@ pub(crate) fn log() {
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
     let colours = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
     // An error means that a log is set up already.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).try_init();
+    let _ =
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).try_init();
 }

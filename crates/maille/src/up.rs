@@ -79,7 +79,8 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> Outcome {
     terminal::log();
-    let plane = plane::gateway(&args.proxy).map_err(|error| Failure::usage(format!("--proxy {}: {error}", args.proxy)))?;
+    let plane =
+        plane::gateway(&args.proxy).map_err(|error| Failure::usage(format!("--proxy {}: {error}", args.proxy)))?;
     let envoy = match &plane {
         Some(Plane::Envoy(path)) => Some(envoy::find(path.as_deref()).map_err(Failure::usage)?),
         _ => None,
@@ -99,7 +100,8 @@ pub(crate) fn run(args: Args) -> Outcome {
         let watched = watch.clone();
         let problems: maille_control::Problems = Arc::new(move || watched.problems());
         let options = maille_control::Options { store: store.clone(), mesh, listener, token, problems: Some(problems) };
-        let control = maille_control::start(options).map_err(|error| Failure::running(format!("the control plane: {error}")))?;
+        let control =
+            maille_control::start(options).map_err(|error| Failure::running(format!("the control plane: {error}")))?;
         let gateways = plane.map(|plane| {
             let (control, concurrency) = (control.address(), args.concurrency.map(usize::from));
             Gateways::new(Shared { plane, envoy, control, token: secret, address: args.address, concurrency })
@@ -227,22 +229,26 @@ async fn at(time: Option<Instant>) {
 
 /// Whether the system lets us open this port. Whether somebody has it already is another matter.
 fn may_bind(address: IpAddr, port: u16) -> bool {
-    port >= 1024 || !TcpListener::bind((address, port)).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+    port >= 1024
+        || !TcpListener::bind((address, port)).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
 
 fn listen(port: u16) -> Result<TcpListener, Failure> {
     let at = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     TcpListener::bind(at).map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            Failure::usage(format!("{at} is taken: another `maille up` may be running; --xds-port gives this one another port"))
+        io::ErrorKind::AddrInUse => Failure::usage(format!(
+            "{at} is taken: another `maille up` may be running; --xds-port gives this one another port"
+        )),
+        io::ErrorKind::PermissionDenied => {
+            Failure::usage(format!("{at} cannot be opened ({error}): choose an --xds-port above 1023"))
         }
-        io::ErrorKind::PermissionDenied => Failure::usage(format!("{at} cannot be opened ({error}): choose an --xds-port above 1023")),
         _ => Failure::running(format!("cannot listen on {at}: {error}")),
     })
 }
 
 fn mesh_config(path: &std::path::Path) -> Result<MeshConfig, Failure> {
-    let text = std::fs::read_to_string(path).map_err(|error| Failure::usage(format!("cannot read {}: {error}", path.display())))?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::usage(format!("cannot read {}: {error}", path.display())))?;
     let (config, diagnostics) = parse::mesh_config(&text, &path.display().to_string());
     diagnostics.iter().for_each(|diagnostic| terminal::err(&coloured(diagnostic)));
     config.ok_or_else(Failure::bad_input)
@@ -255,7 +261,10 @@ fn refusals(control: &Control) -> Vec<String> {
     for proxy in &status.proxies {
         for refused in proxy.types.iter().flat_map(|of_type| &of_type.refused) {
             let name = refused.name.as_ref().map_or_else(String::new, |name| format!(" {name}"));
-            refusals.push(format!("{} ({}) keeps what it had of {}{name}: {}", proxy.name, proxy.namespace, refused.kind, refused.reason));
+            refusals.push(format!(
+                "{} ({}) keeps what it had of {}{name}: {}",
+                proxy.name, proxy.namespace, refused.kind, refused.reason
+            ));
         }
     }
     refusals.sort();

@@ -100,7 +100,12 @@ fn colours_are_for_terminals_unless_asked_for() {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        child.stdin.take().unwrap().write_all(b"kind: Service\napiVersion: v1\nmetadata: {name: a}\nspec: {prots: []}\n").unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(b"kind: Service\napiVersion: v1\nmetadata: {name: a}\nspec: {prots: []}\n")
+            .unwrap();
         text(&child.wait_with_output().unwrap().stdout)
     };
     assert!(!check(&[]).contains('\x1b'));

@@ -184,7 +184,11 @@ fn tls_at_the_edge_on_envoy() {
         let asked = std::process::Command::new("curl")
             .args(["-s", "-m", "5", "--cacert"])
             .arg(&crt)
-            .args(["--resolve", &format!("uk.bookinfo.com:{https}:127.0.0.1"), &format!("https://uk.bookinfo.com:{https}/")])
+            .args([
+                "--resolve",
+                &format!("uk.bookinfo.com:{https}:127.0.0.1"),
+                &format!("https://uk.bookinfo.com:{https}/"),
+            ])
             .output()
             .expect("curl asks over TLS");
         if String::from_utf8_lossy(&asked.stdout).trim() == "productpage" {

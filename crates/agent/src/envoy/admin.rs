@@ -48,7 +48,8 @@ impl Admin {
     async fn ask(&self, method: &str, path: &str) -> io::Result<String> {
         let exchange = async {
             let mut stream = UnixStream::connect(&self.path).await?;
-            let request = format!("{method} {path} HTTP/1.1\r\nhost: envoy\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+            let request =
+                format!("{method} {path} HTTP/1.1\r\nhost: envoy\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
             stream.write_all(request.as_bytes()).await?;
             let mut answer = Vec::new();
             stream.take(LONGEST).read_to_end(&mut answer).await?;

@@ -67,12 +67,12 @@ struct Answer {
 }
 
 pub(crate) fn run(args: Args) -> Outcome {
-    let proxy: SocketAddr = args
-        .proxy
-        .trim_start_matches("http://")
-        .trim_end_matches('/')
-        .parse()
-        .map_err(|_| Failure::usage(format!("http_proxy is {:?}: expected http://ADDRESS:PORT; start this by `maille run`", args.proxy)))?;
+    let proxy: SocketAddr = args.proxy.trim_start_matches("http://").trim_end_matches('/').parse().map_err(|_| {
+        Failure::usage(format!(
+            "http_proxy is {:?}: expected http://ADDRESS:PORT; start this by `maille run`",
+            args.proxy
+        ))
+    })?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::running(format!("no event loop: {error}")))?;
     let app = App { service: args.service, version: args.version, others: Client::of(proxy) };
@@ -115,7 +115,9 @@ impl App {
     async fn answer(&self, request: Request<Incoming>) -> Answer {
         let passed_on: HeaderMap = PASSED_ON
             .iter()
-            .filter_map(|name| request.headers().get(*name).map(|value| (hyper::header::HeaderName::from_static(name), value.clone())))
+            .filter_map(|name| {
+                request.headers().get(*name).map(|value| (hyper::header::HeaderName::from_static(name), value.clone()))
+            })
             .collect();
         match self.service {
             Service::Productpage => self.productpage(&passed_on).await,
@@ -126,10 +128,14 @@ impl App {
     }
 
     async fn productpage(&self, headers: &HeaderMap) -> Answer {
-        let (details, reviews) =
-            tokio::join!(self.others.get("http://details:9080/details/0", headers), self.others.get("http://reviews:9080/reviews/0", headers));
+        let (details, reviews) = tokio::join!(
+            self.others.get("http://details:9080/details/0", headers),
+            self.others.get("http://reviews:9080/reviews/0", headers)
+        );
         match (details, reviews) {
-            (Ok(details), Ok(reviews)) => Answer::ok(json!({"page": "The Comedy of Errors", "details": details, "reviews": reviews})),
+            (Ok(details), Ok(reviews)) => {
+                Answer::ok(json!({"page": "The Comedy of Errors", "details": details, "reviews": reviews}))
+            }
             (details, reviews) => {
                 let missing: Vec<String> = [details.err(), reviews.err()].into_iter().flatten().collect();
                 Answer { status: StatusCode::INTERNAL_SERVER_ERROR, body: json!({"error": missing}) }
@@ -150,13 +156,18 @@ impl App {
         };
         work(1, 4).await;
         if colour == Some("red") && fastrand::f64() < BROKEN_SHARE {
-            return Answer { status: StatusCode::INTERNAL_SERVER_ERROR, body: json!({"error": format!("reviews {} is broken on purpose", self.version)}) };
+            return Answer {
+                status: StatusCode::INTERNAL_SERVER_ERROR,
+                body: json!({"error": format!("reviews {} is broken on purpose", self.version)}),
+            };
         }
         let mut body = json!({"version": self.version, "reviews": ["An extremely entertaining play.", "Absolutely fun and entertaining."]});
         if let Some(colour) = colour {
             match self.others.get("http://ratings:9080/ratings/0", headers).await {
                 Ok(ratings) => body["ratings"] = json!({"colour": colour, "stars": ratings["stars"]}),
-                Err(error) => return Answer { status: StatusCode::INTERNAL_SERVER_ERROR, body: json!({"error": error}) },
+                Err(error) => {
+                    return Answer { status: StatusCode::INTERNAL_SERVER_ERROR, body: json!({"error": error}) };
+                }
             }
         }
         Answer::ok(body)
@@ -164,7 +175,11 @@ impl App {
 
     async fn ratings(&self) -> Answer {
         // Now and then it is slow, as a database would be.
-        if fastrand::f64() < 0.05 { work(40, 80).await } else { work(3, 9).await }
+        if fastrand::f64() < 0.05 {
+            work(40, 80).await
+        } else {
+            work(3, 9).await
+        }
         Answer::ok(json!({"stars": [5, 4]}))
     }
 }

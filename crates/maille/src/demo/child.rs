@@ -28,7 +28,12 @@ pub(super) struct Child {
 
 impl Child {
     /// Starts it; every line of its stdout goes to `line`.
-    pub(super) fn start(name: &str, exe: &Path, args: &[&str], line: impl Fn(&str) + Send + 'static) -> io::Result<Self> {
+    pub(super) fn start(
+        name: &str,
+        exe: &Path,
+        args: &[&str],
+        line: impl Fn(&str) + Send + 'static,
+    ) -> io::Result<Self> {
         let mut command = Command::new(exe);
         command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         // Ctrl-C is for us: we end them in order.

@@ -40,7 +40,8 @@ impl Screen {
 }
 
 fn draw(lines: &[Line], seconds: u64) -> String {
-    let header = format!("{:<12} {:<8} {:>7} {:>10} {:>9} {:>9}", "service", "version", "req/s", "success", "p50", "p99");
+    let header =
+        format!("{:<12} {:<8} {:>7} {:>10} {:>9} {:>9}", "service", "version", "req/s", "success", "p50", "p99");
     let mut text = format!("  {}\n", header.bold());
     for line in lines {
         text += &format!("  {}\n", row(line));

@@ -97,7 +97,8 @@ impl Tally {
             }
             let mut times: Vec<u32> = row.recent.iter().map(|(_, seen)| seen.ms).collect();
             times.sort_unstable();
-            let quantile = |q: f64| times.get(((times.len() as f64 * q) as usize).min(times.len().saturating_sub(1))).copied();
+            let quantile =
+                |q: f64| times.get(((times.len() as f64 * q) as usize).min(times.len().saturating_sub(1))).copied();
             let ok = row.recent.iter().filter(|(_, seen)| seen.ok).count();
             Line {
                 service,

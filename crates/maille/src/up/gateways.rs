@@ -154,8 +154,13 @@ impl Process {
             Plane::Envoy(_) => {
                 let program = shared.envoy.clone().ok_or(io::ErrorKind::NotFound)?;
                 let Shared { control, concurrency, .. } = *shared;
-                let options =
-                    envoy::Options { program, node: node(planned, shared), control, token: shared.token.clone(), concurrency };
+                let options = envoy::Options {
+                    program,
+                    node: node(planned, shared),
+                    control,
+                    token: shared.token.clone(),
+                    concurrency,
+                };
                 Ok(Self::Envoy(Envoy::start(&options)?))
             }
         }

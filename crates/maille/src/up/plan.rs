@@ -148,7 +148,8 @@ fn place(planned: &mut [Planned], may_bind: impl Fn(u16) -> bool) {
     }
     for (index, port, why) in homeless {
         let first = port.checked_add(MOVE).unwrap_or(port);
-        let free = (first..=u16::MAX).chain(1024..first).find(|candidate| may_bind(*candidate) && !taken.contains(candidate));
+        let free =
+            (first..=u16::MAX).chain(1024..first).find(|candidate| may_bind(*candidate) && !taken.contains(candidate));
         let Some(free) = free else { continue };
         taken.insert(free);
         if let Some(at) = planned[index].ports.get_mut(&port) {

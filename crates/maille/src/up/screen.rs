@@ -35,7 +35,8 @@ pub(crate) struct View {
 pub(crate) fn render(view: &View) -> String {
     let mut text = String::new();
     let mut line = |label: &str, value: &str| text += &format!("{:<15}{value}\n", label.bold());
-    let sources = if view.sources.is_empty() { "no files: -f PATH names them".to_owned() } else { view.sources.join(", ") };
+    let sources =
+        if view.sources.is_empty() { "no files: -f PATH names them".to_owned() } else { view.sources.join(", ") };
     line("configuration", &format!("{sources} ({}, watched)", plural(view.resources, "resource")));
     line("control plane", &format!("{}   (maille run --control {})", view.control, view.control));
     match &view.plane {
@@ -105,5 +106,9 @@ fn wrong(view: &View) -> String {
         (!view.refusals.is_empty()).then(|| plural(view.refusals.len(), "refusal") + " by proxies"),
     ];
     let counts: Vec<_> = counts.into_iter().flatten().collect();
-    text + &if counts.is_empty() { format!("{}\n", "nothing wrong".green()) } else { format!("\n{}\n", counts.join(", ").bold()) }
+    text + &if counts.is_empty() {
+        format!("{}\n", "nothing wrong".green())
+    } else {
+        format!("\n{}\n", counts.join(", ").bold())
+    }
 }

@@ -13,9 +13,9 @@ pub const MAILLE: &str = env!("CARGO_BIN_EXE_maille");
 
 /// The data planes a test runs on: maille's proxy, and Envoy where there is one (under CI it must be there).
 pub fn data_planes() -> Vec<&'static str> {
-    let envoy = std::env::var_os("ENVOY").map(PathBuf::from).or_else(|| {
-        std::env::split_paths(&std::env::var_os("PATH")?).map(|d| d.join("envoy")).find(|p| p.is_file())
-    });
+    let envoy = std::env::var_os("ENVOY")
+        .map(PathBuf::from)
+        .or_else(|| std::env::split_paths(&std::env::var_os("PATH")?).map(|d| d.join("envoy")).find(|p| p.is_file()));
     match envoy {
         Some(_) => vec!["maille", "envoy"],
         None => {
@@ -88,7 +88,11 @@ impl Mesh {
     fn run(&self, name: &str, service: &str, more: &[&str], job: &str, argument: &str) -> Process {
         let mut command = Command::new(MAILLE);
         command.args(["run", "--name", name, "--service", service, "--control", &format!("127.0.0.1:{}", self.xds)]);
-        command.args(["--capture", "proxy", "--proxy", self.proxy]).args(more).arg("--").arg(std::env::current_exe().unwrap());
+        command
+            .args(["--capture", "proxy", "--proxy", self.proxy])
+            .args(more)
+            .arg("--")
+            .arg(std::env::current_exe().unwrap());
         command.args(["--exact", "job", "--nocapture"]).env("MESH_JOB", job).env("MESH_ARGUMENT", argument);
         Process::start(&mut command, self.dir.path().join(format!("{name}.log")))
     }

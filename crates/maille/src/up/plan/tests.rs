@@ -13,7 +13,9 @@ fn gateway(name: &str, month: u32, selector: &str, ports: &[u16]) -> String {
     let (namespace, name) = name.split_once('/').unwrap();
     let servers: Vec<_> = ports
         .iter()
-        .map(|port| format!("{{port: {{number: {port}, name: http-{port}, protocol: HTTP}}, hosts: ['{name}.example']}}"))
+        .map(|port| {
+            format!("{{port: {{number: {port}, name: http-{port}, protocol: HTTP}}, hosts: ['{name}.example']}}")
+        })
         .collect();
     format!(
         "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {{name: {name}, namespace: {namespace}, creationTimestamp: '2026-{month:02}-01T00:00:00Z'}}\nspec: {{selector: {{{selector}}}, servers: [{}]}}\n---\n",
