@@ -9,7 +9,7 @@ use std::convert::Infallible;
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -319,15 +319,15 @@ fn address(object: &Object) -> &str {
 }
 
 /// What an earlier run wrote down, if it is recent enough to mean anything.
-fn remembered(path: &PathBuf) -> Result<Vec<Arc<Object>>, TokenError> {
+fn remembered(path: &Path) -> Result<Vec<Arc<Object>>, TokenError> {
     let Some(text) = read_private(path, MAX_FILE)? else { return Ok(Vec::new()) };
-    let io_error = |source| TokenError::Io { path: path.clone(), source };
+    let io_error = |source| TokenError::Io { path: path.to_path_buf(), source };
     let modified = path.metadata().and_then(|metadata| metadata.modified()).map_err(io_error)?;
     if modified.elapsed().is_ok_and(|age| age > MAX_AGE) {
         remove(path);
         return Ok(Vec::new());
     }
-    let unreadable = |reason: String| TokenError::Unsafe { path: path.clone(), reason };
+    let unreadable = |reason: String| TokenError::Unsafe { path: path.to_path_buf(), reason };
     let mut state: Value = serde_json::from_str(&text).map_err(|error| unreadable(error.to_string()))?;
     let items = state.get_mut("items").map(Value::take);
     let Some(Value::Array(items)) = items else { return Err(unreadable("it has no list of items".into())) };
