@@ -5,10 +5,9 @@ pub mod compile;
 pub mod config;
 pub mod headers;
 pub mod route;
-pub mod simulate;
 pub mod run;
+pub mod simulate;
 mod snapshot;
-mod stats;
 mod upstream;
 mod worker;
 

@@ -17,8 +17,9 @@ use maille_xds::types::core::Node;
 use maille_xds::{Resource, TypeUrl};
 use tokio::sync::{mpsc, watch};
 
-use crate::stats::WorkerMetrics;
-use crate::worker::{self, Message};
+use maille_telemetry::metrics::Registry;
+
+use crate::worker::{self, Message, Shared, SharedLogs};
 
 pub use assembly::Assembly;
 
@@ -74,7 +75,7 @@ pub struct Status {
 /// A running proxy.
 pub struct Handle {
     status: watch::Receiver<Status>,
-    drain: watch::Sender<Option<Duration>>,
+    drain: watch::Sender<Option<Drain>>,
     limit: Duration,
     main: Option<JoinHandle<()>>,
 }
@@ -105,12 +106,14 @@ fn start(options: Options, source: Source) -> io::Result<Handle> {
     }
     let limit = options.drain;
     let hostname: Arc<str> = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().into();
+    let registry = Registry::default();
+    let shared = Shared { hostname, registry: registry.clone(), logs: SharedLogs::default() };
     let mut crew = Crew { mailboxes: Vec::new(), threads: Vec::new() };
     let cpus = maille_net::cpus();
     let count = if options.concurrency == 0 { cpus.len() } else { options.concurrency };
     for number in 0..count.max(1) {
         let cpu = options.pin.then(|| cpus[number % cpus.len()]);
-        crew.add(number, cpu, hostname.clone())?;
+        crew.add(number, cpu, shared.clone())?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (client, fixed) = match source {
@@ -133,7 +136,7 @@ fn start(options: Options, source: Source) -> io::Result<Handle> {
     let (drain, drain_out) = watch::channel(None);
     let admin_drain = drain.clone();
     let main = std::thread::Builder::new().name("proxy-main".into()).spawn(move || {
-        runtime.block_on(follow::follow(client, fixed, crew, status_in, drain_out, admin, admin_drain));
+        runtime.block_on(follow::follow(client, fixed, crew, status_in, drain_out, admin, admin_drain, registry));
     })?;
     Ok(Handle { status, drain, limit, main: Some(main) })
 }
@@ -144,9 +147,14 @@ impl Handle {
         self.status.clone()
     }
 
+    /// Stops accepting for inbound listeners and tells their clients to go; what goes out is served on.
+    pub fn drain_inbound(&self) {
+        let _ = self.drain.send(Some(Drain::Inbound));
+    }
+
     /// Stops accepting, tells clients to go, lets requests at work finish, ends. Returns when it has ended.
     pub async fn drain(mut self) {
-        let _ = self.drain.send(Some(self.limit));
+        let _ = self.drain.send(Some(Drain::All(self.limit)));
         let main = self.main.take();
         let _ = tokio::task::spawn_blocking(move || main.map(JoinHandle::join)).await;
     }
@@ -161,8 +169,15 @@ impl Handle {
 impl Drop for Handle {
     /// Ends the proxy at once.
     fn drop(&mut self) {
-        let _ = self.drain.send(Some(Duration::ZERO));
+        let _ = self.drain.send(Some(Drain::All(Duration::ZERO)));
     }
+}
+
+/// What is to be drained; how long it may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Drain {
+    Inbound,
+    All(Duration),
 }
 
 /// The workers.
@@ -172,7 +187,7 @@ pub(crate) struct Crew {
 }
 
 impl Crew {
-    fn add(&mut self, number: usize, cpu: Option<usize>, hostname: Arc<str>) -> io::Result<()> {
+    fn add(&mut self, number: usize, cpu: Option<usize>, shared: Shared) -> io::Result<()> {
         let (mailbox, messages) = mpsc::unbounded_channel();
         let thread = std::thread::Builder::new().name(format!("proxy-{number}")).spawn(move || {
             if let Some(cpu) = cpu
@@ -180,7 +195,7 @@ impl Crew {
             {
                 tracing::warn!(worker = number, cpu, "cannot stay on a processor: {error}");
             }
-            if let Err(error) = worker::run(messages, hostname, WorkerMetrics::default()) {
+            if let Err(error) = worker::run(messages, shared) {
                 tracing::error!(worker = number, "cannot start: {error}");
             }
         })?;
@@ -197,6 +212,13 @@ impl Crew {
     pub(crate) fn tell(&self, worker: usize, message: Message) {
         // A worker that is gone has said why when it went.
         let _ = self.mailboxes[worker].send(message);
+    }
+
+    /// Drains what comes in.
+    pub(crate) fn drain_inbound(&self) {
+        for mailbox in &self.mailboxes {
+            let _ = mailbox.send(Message::DrainInbound);
+        }
     }
 
     /// Drains all workers; returns when they have ended.

@@ -10,6 +10,7 @@ mod hash;
 mod http;
 mod io;
 mod listening;
+mod logs;
 mod mirror;
 mod record;
 mod registry;
@@ -29,14 +30,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ahash::AHashMap;
+use maille_telemetry::metrics::{HttpMetrics, Registry as MetricRegistry};
 use tokio::sync::mpsc;
 
+use crate::config::Direction;
 use crate::snapshot::Snapshot;
 use crate::upstream::WorkerCluster;
 
 use buffers::Blocks;
 use clock::Clock;
 use listening::Listening;
+pub(crate) use logs::SharedLogs;
+use logs::WorkerLogs;
 use registry::Registry;
 use scratch::Scratches;
 
@@ -48,8 +53,36 @@ pub(crate) enum Message {
     Listen(SocketAddr, std::net::TcpListener),
     /// Stop accepting on an address.
     Unlisten(SocketAddr),
+    /// Stop accepting for inbound listeners, and tell their clients to go; the rest goes on.
+    DrainInbound,
     /// Stop accepting altogether; tell clients to go; end when they have, or when this time is over.
     Drain(Duration),
+}
+
+/// Which clients are being told to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Draining {
+    No,
+    Inbound,
+    All,
+}
+
+impl Draining {
+    pub(crate) fn concerns(self, direction: Direction) -> bool {
+        match self {
+            Draining::No => false,
+            Draining::Inbound => direction == Direction::Inbound,
+            Draining::All => true,
+        }
+    }
+}
+
+/// What all workers of a proxy share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) hostname: Arc<str>,
+    pub(crate) registry: MetricRegistry,
+    pub(crate) logs: SharedLogs,
 }
 
 /// What all tasks of a worker share.
@@ -60,17 +93,15 @@ pub(crate) struct Worker {
     pub(crate) scratches: Scratches,
     pub(crate) clock: Clock,
     pub(crate) connections: Registry,
-    draining: Cell<bool>,
+    draining: Cell<Draining>,
     pub(crate) hostname: Arc<str>,
-    pub(crate) metrics: crate::stats::WorkerMetrics,
+    pub(crate) logs: WorkerLogs,
+    registry: MetricRegistry,
+    http_metrics: RefCell<AHashMap<Arc<str>, Rc<HttpMetrics>>>,
 }
 
 /// Runs a worker on the current thread until it has drained or the main thread is gone.
-pub(crate) fn run(
-    mut mailbox: mpsc::UnboundedReceiver<Message>,
-    hostname: Arc<str>,
-    metrics: crate::stats::WorkerMetrics,
-) -> std::io::Result<()> {
+pub(crate) fn run(mut mailbox: mpsc::UnboundedReceiver<Message>, shared: Shared) -> std::io::Result<()> {
     let runtime = maille_net::worker_runtime()?;
     runtime.block_on(async move {
         let worker = Rc::new(Worker {
@@ -80,9 +111,11 @@ pub(crate) fn run(
             scratches: Scratches::default(),
             clock: Clock::new(),
             connections: Registry::default(),
-            draining: Cell::new(false),
-            hostname,
-            metrics,
+            draining: Cell::new(Draining::No),
+            hostname: shared.hostname,
+            logs: WorkerLogs::new(shared.logs),
+            registry: shared.registry,
+            http_metrics: RefCell::default(),
         });
         tokio::task::spawn_local(tick(worker.clone()));
         let mut listening = Listening::default();
@@ -91,9 +124,18 @@ pub(crate) fn run(
                 Message::Snapshot(snapshot) => worker.install(snapshot),
                 Message::Listen(address, socket) => listening.start(&worker, address, socket),
                 Message::Unlisten(address) => listening.stop(&worker, address),
+                Message::DrainInbound => {
+                    worker.draining.set(Draining::Inbound);
+                    let snapshot = worker.snapshot();
+                    let inbound =
+                        |a: &SocketAddr| snapshot.bound.get(a).is_some_and(|l| l.direction == Direction::Inbound);
+                    listening.stop_where(&worker, inbound);
+                    worker.connections.close_idle(Draining::Inbound);
+                }
                 Message::Drain(limit) => {
                     listening.stop_all(&worker);
                     worker.drain(limit).await;
+                    worker.logs.flush();
                     break;
                 }
             }
@@ -118,14 +160,21 @@ impl Worker {
             let (name, entry) = snapshot.clusters.get_key_value(name)?;
             (name.clone(), entry.clone())
         };
-        let cluster = Rc::new(WorkerCluster::new(entry));
+        let cluster = Rc::new(WorkerCluster::new(entry, &self.registry));
         self.clusters.borrow_mut().insert(name, cluster.clone());
         Some(cluster)
     }
 
-    /// Whether clients are being told to go.
-    pub(crate) fn is_draining(&self) -> bool {
-        self.draining.get()
+    /// This worker's metrics of the connection managers with a prefix.
+    pub(crate) fn http_metrics(&self, prefix: &Arc<str>) -> Rc<HttpMetrics> {
+        let mut all = self.http_metrics.borrow_mut();
+        let make = || Rc::new(HttpMetrics::new(&self.registry, prefix));
+        all.entry(prefix.clone()).or_insert_with(make).clone()
+    }
+
+    /// Whether clients of a listener are being told to go.
+    pub(crate) fn is_draining(&self, direction: Direction) -> bool {
+        self.draining.get().concerns(direction)
     }
 
     fn install(&self, snapshot: Arc<Snapshot>) {
@@ -143,8 +192,8 @@ impl Worker {
     }
 
     async fn drain(&self, limit: Duration) {
-        self.draining.set(true);
-        self.connections.close_idle();
+        self.draining.set(Draining::All);
+        self.connections.close_idle(Draining::All);
         let empty = async {
             while !self.connections.is_empty() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -164,6 +213,7 @@ async fn tick(worker: Rc<Worker>) {
         let now = worker.clock.seconds();
         worker.connections.close_overdue(now);
         worker.blocks.trim();
+        worker.logs.flush();
         for cluster in worker.clusters.borrow().values() {
             cluster.sweep(now);
         }

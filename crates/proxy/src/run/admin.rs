@@ -5,12 +5,13 @@ use std::time::Duration;
 use maille_http::RequestHead;
 use maille_http::h1::{Limits, parse_request};
 use maille_http::response::reason;
+use maille_telemetry::metrics::Registry;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::Status;
+use super::{Drain, Status};
 use crate::snapshot::Snapshot;
 
 /// A question to the main thread.
@@ -22,11 +23,7 @@ pub(super) struct Admin {
 /// Whoever asks has this long.
 const LIMIT: Duration = Duration::from_secs(5);
 
-pub(super) async fn serve(
-    socket: TcpListener,
-    questions: mpsc::Sender<Admin>,
-    drain: watch::Sender<Option<Duration>>,
-) {
+pub(super) async fn serve(socket: TcpListener, questions: mpsc::Sender<Admin>, drain: watch::Sender<Option<Drain>>) {
     loop {
         match socket.accept().await {
             Ok((stream, _)) => {
@@ -43,7 +40,7 @@ pub(super) async fn serve(
     }
 }
 
-async fn one(mut stream: TcpStream, questions: mpsc::Sender<Admin>, drain: watch::Sender<Option<Duration>>) {
+async fn one(mut stream: TcpStream, questions: mpsc::Sender<Admin>, drain: watch::Sender<Option<Drain>>) {
     let mut bytes = Vec::new();
     let mut head = RequestHead::new();
     loop {
@@ -61,7 +58,7 @@ async fn one(mut stream: TcpStream, questions: mpsc::Sender<Admin>, drain: watch
     let path = String::from_utf8_lossy(head.path()).into_owned();
     let (status, body) = match (head.method(), path.as_str()) {
         (b"POST", "/drain") => {
-            let _ = drain.send(Some(LIMIT));
+            let _ = drain.send(Some(Drain::All(LIMIT)));
             (200, "draining\n".to_owned())
         }
         (b"GET", _) => {
@@ -71,23 +68,25 @@ async fn one(mut stream: TcpStream, questions: mpsc::Sender<Admin>, drain: watch
         }
         _ => (405, "GET /ready, /stats, /config_dump; POST /drain\n".into()),
     };
-    let head = format!("HTTP/1.1 {status} {}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", reason(status), body.len());
+    let head =
+        format!("HTTP/1.1 {status} {}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", reason(status), body.len());
     let _ = stream.write_all((head + &body).as_bytes()).await;
 }
 
-pub(super) fn answer(path: &str, status: &Status, snapshot: &Snapshot) -> (u16, String) {
+pub(super) fn answer(path: &str, status: &Status, snapshot: &Snapshot, registry: &Registry) -> (u16, String) {
     match path {
         "/ready" if status.ready => (200, "LIVE\n".into()),
         "/ready" => (503, "INITIALIZING\n".into()),
-        "/stats" => {
-            let sum = |f: fn(&crate::upstream::Load) -> u32| snapshot.clusters.values().map(|c| f(&c.load)).sum::<u32>();
-            let requests = sum(|load| load.requests.load(std::sync::atomic::Ordering::Relaxed));
-            let connections = sum(|load| load.connections.load(std::sync::atomic::Ordering::Relaxed));
+        "/stats" | "/stats/prometheus" => {
+            let mut out = String::new();
+            registry.prometheus(&mut out);
             let connected = u8::from(status.connected);
-            (200, format!("control_plane.connected_state: {connected}\ncluster.upstream_rq_active: {requests}\ncluster.upstream_cx_active: {connections}\n"))
+            out.push_str(&format!("# TYPE envoy_control_plane_connected_state gauge\nenvoy_control_plane_connected_state{{}} {connected}\n"));
+            (200, out)
         }
         "/config_dump" => {
-            let listeners: Vec<_> = status.listening.iter().map(|(name, a)| json!({"name": &**name, "address": a.to_string()})).collect();
+            let listeners: Vec<_> =
+                status.listening.iter().map(|(name, a)| json!({"name": &**name, "address": a.to_string()})).collect();
             let mut clusters: Vec<_> = snapshot.clusters.iter().map(|(name, entry)| {
                 let hosts: Vec<_> = entry.hosts.hosts().map(|h| json!({"address": h.address.to_string(), "weight": h.weight, "health": format!("{:?}", h.health)})).collect();
                 json!({"name": &**name, "hosts": hosts})
@@ -95,7 +94,8 @@ pub(super) fn answer(path: &str, status: &Status, snapshot: &Snapshot) -> (u16, 
             clusters.sort_by_key(|c| c["name"].to_string());
             let mut routes: Vec<_> = snapshot.routes.keys().map(|name| name.to_string()).collect();
             routes.sort();
-            let all = json!({"listeners": listeners, "clusters": clusters, "routes": routes, "refused": status.refused});
+            let all =
+                json!({"listeners": listeners, "clusters": clusters, "routes": routes, "refused": status.refused});
             (200, format!("{all:#}\n"))
         }
         _ => (404, "GET /ready, /stats, /config_dump; POST /drain\n".into()),

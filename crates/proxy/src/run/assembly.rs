@@ -123,9 +123,10 @@ impl Assembly {
 
     /// Clusters whose hosts are names.
     pub fn to_resolve(&self) -> impl Iterator<Item = &Arc<Cluster>> {
-        self.clusters.values().map(|state| &state.config).filter(|config| {
-            matches!(config.discovery, Discovery::StrictDns(..) | Discovery::LogicalDns(..))
-        })
+        self.clusters
+            .values()
+            .map(|state| &state.config)
+            .filter(|config| matches!(config.discovery, Discovery::StrictDns(..) | Discovery::LogicalDns(..)))
     }
 
     /// What workers are to serve now; the same as before when nothing has changed.
@@ -172,7 +173,10 @@ impl Assembly {
     /// Whether everything that is known is served, and nothing waits for something else.
     pub fn is_warm(&self) -> bool {
         self.clusters.values().all(|state| state.entry.is_some())
-            && self.listeners.values().all(|state| state.serving.as_ref().is_some_and(|l| Arc::ptr_eq(l, &state.newest)))
+            && self
+                .listeners
+                .values()
+                .all(|state| state.serving.as_ref().is_some_and(|l| Arc::ptr_eq(l, &state.newest)))
     }
 
     /// What is refused and still is.

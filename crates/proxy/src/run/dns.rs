@@ -121,7 +121,8 @@ async fn once(
                     shortest = Some(ttl.min(shortest.unwrap_or(ttl)));
                     let most = if one { 1 } else { usize::MAX };
                     for ip in addresses.into_iter().take(most) {
-                        let hostname = if endpoint.hostname.is_empty() { name.clone() } else { endpoint.hostname.clone() };
+                        let hostname =
+                            if endpoint.hostname.is_empty() { name.clone() } else { endpoint.hostname.clone() };
                         let address = EndpointAddress::Socket(SocketAddr::new(ip, *port));
                         resolved.push(Endpoint { address, hostname, ..endpoint.clone() });
                     }
@@ -151,8 +152,20 @@ async fn lookup(name: &str, family: DnsFamily, resolver: Option<&TokioResolver>)
     let addresses = match family {
         DnsFamily::V4Only => v4,
         DnsFamily::V6Only => v6,
-        DnsFamily::V4Preferred => if v4.is_empty() { v6 } else { v4 },
-        DnsFamily::Auto => if v6.is_empty() { v4 } else { v6 },
+        DnsFamily::V4Preferred => {
+            if v4.is_empty() {
+                v6
+            } else {
+                v4
+            }
+        }
+        DnsFamily::Auto => {
+            if v6.is_empty() {
+                v4
+            } else {
+                v6
+            }
+        }
         DnsFamily::All => [v4, v6].concat(),
     };
     (!addresses.is_empty()).then_some((addresses, ttl))

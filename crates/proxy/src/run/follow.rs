@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use maille_telemetry::metrics::Registry;
 use maille_xds::client::{Client, Connection, Update};
 use maille_xds::{Resource, TypeUrl};
 use tokio::net::TcpListener;
@@ -13,7 +14,7 @@ use super::admin::{self, Admin};
 use super::assembly::{Applied, Assembly};
 use super::dns::{Answer, Dns};
 use super::sockets::Sockets;
-use super::{Crew, Status};
+use super::{Crew, Drain, Status};
 use crate::snapshot::Snapshot;
 use crate::worker::Message;
 
@@ -23,9 +24,10 @@ pub(super) async fn follow(
     fixed: Vec<(TypeUrl, Vec<Resource>)>,
     crew: Crew,
     status: watch::Sender<Status>,
-    mut drain: watch::Receiver<Option<Duration>>,
+    mut drain: watch::Receiver<Option<Drain>>,
     admin: Option<TcpListener>,
-    admin_drain: watch::Sender<Option<Duration>>,
+    admin_drain: watch::Sender<Option<Drain>>,
+    registry: Registry,
 ) {
     if let Some(client) = &client {
         client.subscribe_all(TypeUrl::Cluster);
@@ -43,6 +45,7 @@ pub(super) async fn follow(
         retired: Vec::new(),
         subscribed: [BTreeSet::new(), BTreeSet::new()],
         seen: [false; 2],
+        registry,
     };
     let (admin_in, mut questions) = mpsc::channel(1);
     if let Some(socket) = admin {
@@ -59,9 +62,10 @@ pub(super) async fn follow(
             changed = drain.changed() => {
                 let limit = *drain.borrow_and_update();
                 match (changed, limit) {
-                    (_, Some(limit)) => break limit,
-                    (Err(_), None) => break Duration::ZERO,
+                    (_, Some(Drain::All(limit))) => break limit,
+                    (Ok(()), Some(Drain::Inbound)) => main.crew.drain_inbound(),
                     (Ok(()), None) => {}
+                    (Err(_), _) => break Duration::ZERO,
                 }
             }
             update = next(&mut client) => match (update, &client) {
@@ -105,6 +109,7 @@ struct Main {
     subscribed: [BTreeSet<Arc<str>>; 2],
     /// Whether clusters and listeners have come at all.
     seen: [bool; 2],
+    registry: Registry,
 }
 
 impl Main {
@@ -116,9 +121,8 @@ impl Main {
         }
         let Main { assembly, sockets, crew, .. } = self;
         let workers = crew.len();
-        let applied = assembly.apply(type_url, added, removed, |listener| {
-            sockets.open(listener, workers).map_err(|e| e.to_string())
-        });
+        let applied = assembly
+            .apply(type_url, added, removed, |listener| sockets.open(listener, workers).map_err(|e| e.to_string()));
         self.dns.follow(self.assembly.to_resolve());
         applied
     }
@@ -202,6 +206,6 @@ impl Main {
 
     fn answer(&self, question: Admin) {
         let status = self.status.borrow().clone();
-        let _ = question.answer.send(admin::answer(&question.path, &status, &self.served));
+        let _ = question.answer.send(admin::answer(&question.path, &status, &self.served, &self.registry));
     }
 }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use ahash::AHashMap;
+use maille_telemetry::metrics::{ClusterMetrics, Registry};
 
 use super::{ClusterEntry, Host, Load, Pool};
 use crate::balance::Balancer;
@@ -13,6 +14,7 @@ use crate::config::{Cluster, Health};
 
 /// One worker's side of a cluster. Made when the cluster is first used; in-flight requests keep it alive.
 pub(crate) struct WorkerCluster {
+    pub(crate) metrics: ClusterMetrics,
     state: RefCell<State>,
 }
 
@@ -31,10 +33,11 @@ pub(crate) struct WorkerHost {
 }
 
 impl WorkerCluster {
-    pub(crate) fn new(entry: Arc<ClusterEntry>) -> WorkerCluster {
+    pub(crate) fn new(entry: Arc<ClusterEntry>, registry: &Registry) -> WorkerCluster {
+        let metrics = ClusterMetrics::new(registry, &entry.config.stat_name);
         let mut hosts = AHashMap::new();
         let balancer = Rc::new(balancer(&entry, &mut hosts, &AHashMap::new()));
-        WorkerCluster { state: RefCell::new(State { entry, balancer, hosts, dynamic: AHashMap::new() }) }
+        WorkerCluster { metrics, state: RefCell::new(State { entry, balancer, hosts, dynamic: AHashMap::new() }) }
     }
 
     /// Takes on a newer configuration or newer hosts. Connections to hosts that stay are kept, unless how they are made has changed.

@@ -23,8 +23,8 @@ use super::transfer::{Failure, Replay, Transfer};
 use super::upstream_request::{Lost, Timers, Unconnected, Upstream, client_is_gone, is_coming};
 use super::{fault, hash, mirror, request, response, tcp};
 use crate::config::{
-    Action, Destination, Discovery, Fault, Forward, HostRewrite, HttpFilterKind, HttpManager, LbPolicy, Limits as Breakers,
-    Priority, RequireTls, RetryPolicy, Route, RouteSource, RouteTable, RouterOptions, VirtualHost,
+    Action, Destination, Discovery, Fault, Forward, HostRewrite, HttpFilterKind, HttpManager, LbPolicy,
+    Limits as Breakers, Priority, RequireTls, RetryPolicy, Route, RouteSource, RouteTable, RouterOptions, VirtualHost,
 };
 use crate::headers::Protocol;
 use crate::route::{ClientTls, Request, tls_redirect};
@@ -100,9 +100,7 @@ async fn serve(
             let location = redirect.location(&route, &scratch.request);
             Reply::new(redirect.status, "direct_response").header(HeaderId::Location, location).by_route()
         }
-        Action::Respond(direct) => {
-            Reply::new(direct.status, "direct_response").body(direct.body.to_vec()).by_route()
-        }
+        Action::Respond(direct) => Reply::new(direct.status, "direct_response").body(direct.body.to_vec()).by_route(),
     };
     answer(client, manager, scratch, record, Some(meta), &reply, Some(&route)).await
 }
@@ -115,7 +113,9 @@ fn find_route(
 ) -> Result<(Arc<VirtualHost>, Arc<Route>), Reply> {
     let table: &RouteTable = match &manager.routes {
         RouteSource::Inline(table) => table,
-        RouteSource::Rds(name) => snapshot.routes.get(name).ok_or_else(|| not_found("route_configuration_not_found"))?,
+        RouteSource::Rds(name) => {
+            snapshot.routes.get(name).ok_or_else(|| not_found("route_configuration_not_found"))?
+        }
     };
     let host = table.virtual_host(head.authority()).ok_or_else(|| not_found("route_not_found"))?;
     if host.require_tls != RequireTls::None && head.headers.get(HeaderId::XForwardedProto) != Some(b"https") {
@@ -222,7 +222,11 @@ impl Job<'_> {
             Priority::Default => &entry.config.limits,
             Priority::High => &entry.config.high_priority_limits,
         };
-        let _counted = Counted::take(&entry.load, breakers.max_requests).ok_or_else(overflow)?;
+        let metrics = &cluster.metrics;
+        let Some(_counted) = Counted::take(&entry.load, breakers.max_requests) else {
+            metrics.overflows().inspect(|counter| counter.inc());
+            return Err(overflow());
+        };
         let retry = self.forward.retry.as_deref().filter(|policy| retry::applies(policy, &scratch.request));
         let mut timers = Timers { route: self.forward.timeout.map(|t| Box::pin(sleep(t))), attempt: None };
         let mut body = self.body(client, upgrade, retry);
@@ -230,15 +234,37 @@ impl Job<'_> {
         let mut fresh = false;
         loop {
             record.attempts += 1;
+            metrics.requests().inspect(|counter| counter.inc());
             let host = self.pick(client, &cluster, scratch, hash, retry, &tried)?;
-            if matches!(self.forward.host, HostRewrite::Auto) && record.attempts == 1 && !host.host.hostname.is_empty() {
-                self.forward.set_host(&mut scratch.request, host.host.hostname.as_bytes(), !options.suppress_envoy_headers);
+            if matches!(self.forward.host, HostRewrite::Auto) && record.attempts == 1 && !host.host.hostname.is_empty()
+            {
+                self.forward.set_host(
+                    &mut scratch.request,
+                    host.host.hostname.as_bytes(),
+                    !options.suppress_envoy_headers,
+                );
             }
             self.write_head(scratch, record, upgrade, &mut body, client)?;
             record.host = Some(host.clone());
             timers.attempt = retry.and_then(|policy| policy.per_try_timeout).map(|t| Box::pin(sleep(t)));
-            let mut attempt = Attempt { job: self, host: &host, cluster: &cluster, breakers, retry, options, cookies: &cookies, upgrade, fresh, was_reused: false };
+            let mut attempt = Attempt {
+                job: self,
+                host: &host,
+                cluster: &cluster,
+                breakers,
+                retry,
+                options,
+                cookies: &cookies,
+                upgrade,
+                fresh,
+                was_reused: false,
+            };
+            let began = Instant::now();
             let outcome = attempt.run(client, scratch, record, &mut body, &mut timers).await?;
+            if let Outcome::Over(_) = outcome {
+                metrics.request_time().inspect(|histogram| histogram.record(began.elapsed()));
+                metrics.response(record.status);
+            }
             let was_reused = attempt.was_reused;
             let (reset, failure) = match outcome {
                 Outcome::Over(after) => return Ok(after),
@@ -269,6 +295,7 @@ impl Job<'_> {
                     record.details = Cow::Borrowed("downstream_remote_disconnect");
                     return Ok(After::Close);
                 }
+                metrics.retries().inspect(|counter| counter.inc());
                 tried.push(host);
                 fresh = false;
                 continue;
@@ -341,9 +368,8 @@ impl Job<'_> {
             return Ok(false);
         }
         let kind = scratch.request.headers.get(HeaderId::Upgrade).unwrap_or_default().to_ascii_lowercase();
-        let rule = |rules: &[crate::config::Upgrade]| {
-            rules.iter().find(|u| u.kind.as_bytes() == kind).map(|u| u.enabled)
-        };
+        let rule =
+            |rules: &[crate::config::Upgrade]| rules.iter().find(|u| u.kind.as_bytes() == kind).map(|u| u.enabled);
         let allowed = rule(&self.forward.upgrades).or_else(|| rule(&self.manager.upgrades)).unwrap_or(false);
         if !allowed {
             return Err(Reply::new(403, "upgrade_failed"));
@@ -362,7 +388,8 @@ impl Job<'_> {
     ) {
         let head = &mut scratch.request;
         let policy = self.forward.retry.as_deref();
-        let per_try = policy.and_then(|p| p.per_try_timeout).filter(|t| self.forward.timeout.is_none_or(|all| *t < all));
+        let per_try =
+            policy.and_then(|p| p.per_try_timeout).filter(|t| self.forward.timeout.is_none_or(|all| *t < all));
         if let Some(expected) = per_try.or(self.forward.timeout)
             && !options.suppress_envoy_headers
         {
@@ -528,11 +555,18 @@ impl Attempt<'_> {
             match Upstream::obtain(self.cluster, self.host, self.fresh, self.breakers.max_connections).await {
                 Ok(upstream) => upstream,
                 Err(Unconnected::Overflow) => return Err(overflow()),
-                Err(Unconnected::Failed(error)) => return Ok(Outcome::Failed(Reset::Connect, describe(error))),
+                Err(Unconnected::Failed(error)) => {
+                    self.cluster.metrics.connect_failures().inspect(|counter| counter.inc());
+                    return Ok(Outcome::Failed(Reset::Connect, describe(error)));
+                }
             };
         self.was_reused = upstream.reused;
+        if !upstream.reused {
+            self.cluster.metrics.connections().inspect(|counter| counter.inc());
+        }
         let config = &self.cluster.entry().config;
-        let limits = Limits { head_bytes: config.http.max_header_bytes as usize, fields: config.http.max_header_count as usize };
+        let limits =
+            Limits { head_bytes: config.http.max_header_bytes as usize, fields: config.http.max_header_count as usize };
         let to_head = scratch.request.method() == b"HEAD";
         let sent_at = Instant::now();
         let Scratch { upstream: bytes, response, .. } = scratch;
@@ -593,9 +627,9 @@ impl Attempt<'_> {
         meta: ResponseMeta,
         sent_at: Instant,
     ) -> Result<Outcome, Reply> {
-        let again = self.retry.is_some_and(|policy| {
-            retry::on_response(policy, &scratch.response) && record.attempts <= policy.max
-        });
+        let again = self
+            .retry
+            .is_some_and(|policy| retry::on_response(policy, &scratch.response) && record.attempts <= policy.max);
         if again && body.as_ref().is_none_or(Transfer::can_restart) {
             upstream.close(&client.worker);
             return Ok(Outcome::Refused);
@@ -656,7 +690,13 @@ impl Attempt<'_> {
                     Poll::Ready(Err(_)) => return Poll::Ready(Err(Failure::Sink)),
                     Poll::Pending => return Poll::Pending,
                 }
-                let polled = transfer.poll(cx, &mut upstream.stream, &mut upstream.input, &mut client.stream, &client.worker.blocks);
+                let polled = transfer.poll(
+                    cx,
+                    &mut upstream.stream,
+                    &mut upstream.input,
+                    &mut client.stream,
+                    &client.worker.blocks,
+                );
                 if polled.is_pending() {
                     if timers.poll(cx).is_some() {
                         return Poll::Ready(Err(Failure::Source));

@@ -7,6 +7,7 @@ use std::task::{Poll, ready};
 use std::time::Duration;
 
 use maille_http::h1::{self, Limits, RequestMeta, parse_request};
+use maille_telemetry::metrics::HttpMetrics;
 use tokio::net::TcpStream;
 
 use super::connection::ConnectionInfo;
@@ -28,6 +29,7 @@ pub(crate) struct Client {
     pub(crate) info: ConnectionInfo,
     /// Requests so far.
     pub(crate) requests: u32,
+    pub(crate) metrics: Rc<HttpMetrics>,
     registered: Registered,
 }
 
@@ -51,8 +53,12 @@ enum Next {
 
 /// Serves a connection to its end.
 pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, manager: Arc<HttpManager>, info: ConnectionInfo) {
-    let registered = worker.connections.add();
-    let mut client = Client { worker, stream, input: Input::default(), info, requests: 0, registered };
+    let registered = worker.connections.add(info.listener.direction);
+    let metrics = worker.http_metrics(&manager.stat_prefix);
+    metrics.connections().inspect(|c| c.inc());
+    let _active = Active::of(&metrics);
+    let mut client =
+        Client { worker, stream, input: Input::default(), info, requests: 0, metrics: metrics.clone(), registered };
     let limits = Limits { head_bytes: manager.max_header_bytes as usize, fields: manager.max_header_count as usize };
     loop {
         let after = match client.next(&manager, &limits).await {
@@ -80,6 +86,22 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, manager: Arc<Ht
         }
     }
     client.input.release(&client.worker.blocks);
+}
+
+/// Counts a connection for as long as it lives.
+struct Active<'a>(&'a HttpMetrics);
+
+impl Active<'_> {
+    fn of(metrics: &HttpMetrics) -> Active<'_> {
+        metrics.active_connections().inspect(|gauge| gauge.inc());
+        Active(metrics)
+    }
+}
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.active_connections().inspect(|gauge| gauge.dec());
+    }
 }
 
 impl Client {

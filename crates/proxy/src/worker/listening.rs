@@ -38,7 +38,11 @@ impl Listening {
     }
 
     pub(crate) fn stop_all(&mut self, worker: &Rc<Worker>) {
-        let addresses: Vec<_> = self.tasks.keys().copied().collect();
+        self.stop_where(worker, |_| true);
+    }
+
+    pub(crate) fn stop_where(&mut self, worker: &Rc<Worker>, which: impl Fn(&SocketAddr) -> bool) {
+        let addresses: Vec<_> = self.tasks.keys().copied().filter(|address| which(address)).collect();
         for address in addresses {
             self.stop(worker, address);
         }

@@ -12,7 +12,7 @@ use super::connection::ConnectionInfo;
 use super::http::Client;
 use super::scratch::Scratch;
 use crate::config::{HttpManager, Route};
-use crate::headers::{Protocol, StreamInfo};
+use crate::headers::{LogValues, Protocol, StreamInfo};
 use crate::upstream::{ClusterEntry, WorkerHost};
 
 /// What is known of one request so far.
@@ -64,7 +64,25 @@ impl Record {
     }
 
     /// The request is over: it is counted and logged.
-    pub(crate) fn finish(&mut self, _client: &Client, _manager: &HttpManager, _scratch: &Scratch) {}
+    pub(crate) fn finish(&mut self, client: &Client, manager: &HttpManager, scratch: &Scratch) {
+        let took = self.start.elapsed();
+        let metrics = &client.metrics;
+        metrics.requests().inspect(|counter| counter.inc());
+        metrics.request_time().inspect(|histogram| histogram.record(took));
+        metrics.response(self.status);
+        if self.flags.has(ResponseFlags::NO_ROUTE_FOUND) {
+            metrics.no_route().inspect(|counter| counter.inc());
+        }
+        if self.flags.has(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR) {
+            metrics.protocol_errors().inspect(|counter| counter.inc());
+        }
+        if !manager.access_logs.is_empty() {
+            let stream = self.stream(&client.info, &client.worker.hostname);
+            let response = (self.status != 0).then_some(&scratch.response);
+            let values = LogValues { request: Some(&scratch.request), response, stream: &stream };
+            client.worker.logs.write(&manager.access_logs, &values);
+        }
+    }
 
     /// As operators in headers and logs see it.
     pub(crate) fn stream<'a>(&'a self, info: &'a ConnectionInfo, hostname: &'a str) -> StreamInfo<'a> {

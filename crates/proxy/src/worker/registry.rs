@@ -4,6 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
+use super::Draining;
+use crate::config::Direction;
+
 /// All connections of a worker.
 #[derive(Default)]
 pub(crate) struct Registry {
@@ -19,6 +22,7 @@ struct Slots {
 
 /// What the worker knows of one connection.
 pub(crate) struct Slot {
+    direction: Direction,
     /// The second from which on it is closed; `u32::MAX` is never.
     deadline: Cell<u32>,
     /// Whether it waits for a request, so that nothing is lost by closing it.
@@ -35,8 +39,9 @@ pub(crate) struct Registered {
 }
 
 impl Registry {
-    pub(crate) fn add(&self) -> Registered {
+    pub(crate) fn add(&self, direction: Direction) -> Registered {
         let slot = Rc::new(Slot {
+            direction,
             deadline: Cell::new(u32::MAX),
             idle: Cell::new(false),
             closing: Cell::new(false),
@@ -61,9 +66,9 @@ impl Registry {
         self.slots.borrow().count == 0
     }
 
-    /// Closes what waits for requests.
-    pub(crate) fn close_idle(&self) {
-        self.close(|slot| slot.idle.get());
+    /// Closes what waits for requests, of those that a drain is about.
+    pub(crate) fn close_idle(&self, draining: Draining) {
+        self.close(|slot| slot.idle.get() && draining.concerns(slot.direction));
     }
 
     /// Closes what is past its deadline.

@@ -104,10 +104,8 @@ pub(crate) async fn answer(
     }
     record.status = scratch.response.status;
     let whole = meta.is_some_and(|meta| meta.body == BodyLength::Empty);
-    let keep = !reply.close
-        && whole
-        && meta.is_some_and(|meta| meta.keep_alive)
-        && !response::must_close(client, manager);
+    let keep =
+        !reply.close && whole && meta.is_some_and(|meta| meta.keep_alive) && !response::must_close(client, manager);
     response::finish_headers(client, manager, scratch);
     scratch.downstream.clear();
     scratch.response.write(&mut scratch.downstream);

@@ -1,12 +1,14 @@
 //! Forwarding of whole connections, byte for byte, each direction ending on its own.
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use maille_http::h1::BodyLength;
+use maille_telemetry::flags::ResponseFlags;
 use tokio::net::TcpStream;
 use xxhash_rust::xxh64::xxh64;
 
@@ -16,16 +18,21 @@ use super::connection::ConnectionInfo;
 use super::io::{Input, poll_shutdown};
 use super::transfer::Transfer;
 use crate::config::{Discovery, TcpDestination, TcpProxy};
-use crate::upstream::{Counted, connect};
+use crate::headers::{LogValues, StreamInfo};
+use crate::upstream::{ClusterEntry, Counted, connect};
 
 /// Serves a connection to its end.
 pub(crate) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, proxy: Arc<TcpProxy>, info: ConnectionInfo) {
-    let _registered = worker.connections.add();
+    let _registered = worker.connections.add(info.listener.direction);
+    let mut facts = Facts::default();
+    let start = Instant::now();
     let work = async {
-        let Some((mut upstream, _counted)) = reach(&worker, &proxy, &info).await else { return };
+        let Some((mut upstream, _counted)) = reach(&worker, &proxy, &info, &mut facts).await else { return };
         let (mut input, mut upstream_input) = (Input::default(), Input::default());
         let idle = proxy.idle_timeout;
-        copy_both(&mut stream, &mut input, &mut upstream, &mut upstream_input, &worker.blocks, idle).await;
+        facts.upstream_local = upstream.local_addr().ok();
+        (facts.received, facts.sent) =
+            copy_both(&mut stream, &mut input, &mut upstream, &mut upstream_input, &worker.blocks, idle).await;
         input.release(&worker.blocks);
         upstream_input.release(&worker.blocks);
     };
@@ -35,20 +42,67 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, proxy: Arc<
         }
         None => work.await,
     }
+    if !proxy.access_logs.is_empty() {
+        log(&worker, &proxy, &info, &facts, start);
+    }
+}
+
+/// What a log says of a connection.
+#[derive(Default)]
+struct Facts {
+    flags: ResponseFlags,
+    cluster: Option<Arc<ClusterEntry>>,
+    host: Option<SocketAddr>,
+    upstream_local: Option<SocketAddr>,
+    received: u64,
+    sent: u64,
+}
+
+fn log(worker: &Worker, proxy: &TcpProxy, info: &ConnectionInfo, facts: &Facts, start: Instant) {
+    let duration = start.elapsed();
+    let cluster = facts.cluster.as_ref().map(|entry| &entry.config);
+    let stream = StreamInfo {
+        start: SystemTime::now().checked_sub(duration).unwrap_or(SystemTime::UNIX_EPOCH),
+        duration,
+        bytes_received: facts.received,
+        bytes_sent: facts.sent,
+        response_flags: facts.flags,
+        downstream_remote: Some(info.remote),
+        downstream_direct_remote: Some(info.remote),
+        downstream_local: Some(info.local),
+        upstream_host: facts.host,
+        upstream_local: facts.upstream_local,
+        upstream_cluster: cluster.map_or("", |c| &c.stat_name),
+        upstream_cluster_raw: cluster.map_or("", |c| &c.name),
+        connection_id: info.id,
+        filter_chain_name: &info.chain.name,
+        hostname: &worker.hostname,
+        ..StreamInfo::default()
+    };
+    worker.logs.write(&proxy.access_logs, &LogValues { request: None, response: None, stream: &stream });
 }
 
 /// A connection to where this one goes.
-async fn reach(worker: &Rc<Worker>, proxy: &TcpProxy, info: &ConnectionInfo) -> Option<(TcpStream, Counted)> {
+async fn reach(
+    worker: &Rc<Worker>,
+    proxy: &TcpProxy,
+    info: &ConnectionInfo,
+    facts: &mut Facts,
+) -> Option<(TcpStream, Counted)> {
     let name = match &proxy.cluster {
         TcpDestination::Cluster(name) => name,
         TcpDestination::Weighted(clusters) => &clusters.pick(fastrand::u64(..)).cluster,
         // There is no SNI without TLS.
         TcpDestination::Sni => return None,
     };
-    let cluster = worker.cluster(name)?;
+    let Some(cluster) = worker.cluster(name) else {
+        facts.flags.set(ResponseFlags::NO_CLUSTER_FOUND);
+        return None;
+    };
     let hash = proxy.hash_source_ip.then(|| xxh64(info.remote.ip().to_string().as_bytes(), 0));
     for _ in 0..proxy.max_connect_attempts.max(1) {
         let entry = cluster.entry();
+        facts.cluster = Some(entry.clone());
         let host = match &entry.config.discovery {
             Discovery::OriginalDst(_) => {
                 let snapshot = worker.snapshot();
@@ -57,14 +111,27 @@ async fn reach(worker: &Rc<Worker>, proxy: &TcpProxy, info: &ConnectionInfo) -> 
                 }
                 cluster.at(info.local)
             }
-            _ => cluster.pick(hash, 0, |_| false)?,
+            _ => match cluster.pick(hash, 0, |_| false) {
+                Some(host) => host,
+                None => {
+                    facts.flags.set(ResponseFlags::NO_HEALTHY_UPSTREAM);
+                    return None;
+                }
+            },
         };
-        let counted = Counted::new(&host.host, &entry, entry.config.limits.max_connections)?;
+        facts.host = Some(host.host.address);
+        let Some(counted) = Counted::new(&host.host, &entry, entry.config.limits.max_connections) else {
+            facts.flags.set(ResponseFlags::UPSTREAM_OVERFLOW);
+            return None;
+        };
         match connect(&entry.config, host.host.address).await {
             Ok(stream) => return Some((stream, counted)),
-            Err(error) => tracing::debug!(cluster = %entry.config.name, address = %host.host.address, ?error, "cannot connect"),
+            Err(error) => {
+                tracing::debug!(cluster = %entry.config.name, address = %host.host.address, ?error, "cannot connect")
+            }
         }
     }
+    facts.flags.set(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
     None
 }
 

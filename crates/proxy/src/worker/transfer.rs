@@ -93,7 +93,12 @@ impl Transfer {
     }
 
     /// Moves what has been read already into `out`, framed as it is to be written; small bodies are whole then.
-    pub(crate) fn take_buffered(&mut self, input: &mut Input, blocks: &Blocks, out: &mut Vec<u8>) -> Result<(), Failure> {
+    pub(crate) fn take_buffered(
+        &mut self,
+        input: &mut Input,
+        blocks: &Blocks,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Failure> {
         if input.is_empty() || self.decoder.is_done() {
             return Ok(());
         }

@@ -90,14 +90,7 @@ impl Upstream {
         let entry = cluster.entry();
         let counted = Counted::new(&host.host, &entry, max_connections).ok_or(Unconnected::Overflow)?;
         let stream = connect(&entry.config, host.host.address).await.map_err(Unconnected::Failed)?;
-        Ok(Upstream {
-            stream,
-            input: Input::default(),
-            pool: host.pool.clone(),
-            counted,
-            requests: 0,
-            reused: false,
-        })
+        Ok(Upstream { stream, input: Input::default(), pool: host.pool.clone(), counted, requests: 0, reused: false })
     }
 
     /// Sends a request and waits for the head of its response. `head` is what is written first, `body` what follows from the client.
