@@ -9,8 +9,7 @@ use maille_xds::{Resource, TypeUrl};
 
 fn address(of: SocketAddr) -> core::Address {
     let port = core::socket_address::PortSpecifier::PortValue(of.port().into());
-    let socket =
-        core::SocketAddress { address: of.ip().to_string(), port_specifier: Some(port), ..Default::default() };
+    let socket = core::SocketAddress { address: of.ip().to_string(), port_specifier: Some(port), ..Default::default() };
     core::Address { address: Some(core::address::Address::SocketAddress(socket)) }
 }
 

@@ -89,9 +89,9 @@ impl Balancer {
             sum += p.percent;
             point < sum
         });
-        drawn.filter(|&at| !self.priorities[at].hosts.is_empty()).or_else(|| {
-            self.priorities.iter().position(|p| !p.hosts.is_empty())
-        })
+        drawn
+            .filter(|&at| !self.priorities[at].hosts.is_empty())
+            .or_else(|| self.priorities.iter().position(|p| !p.hosts.is_empty()))
     }
 }
 

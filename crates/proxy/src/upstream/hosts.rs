@@ -195,6 +195,5 @@ impl Load {
     }
 }
 
-
 #[cfg(test)]
 mod tests;
