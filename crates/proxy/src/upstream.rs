@@ -3,7 +3,10 @@
 mod cluster;
 mod connect;
 mod hosts;
+mod limits;
+pub(crate) mod outlier;
 mod pool;
+mod waiting;
 
 pub(crate) use cluster::{WorkerCluster, WorkerHost};
 pub(crate) use connect::{ConnectError, connect};

@@ -1,0 +1,98 @@
+//! Circuit breakers: how much may be going on in a cluster at a time, counted over all workers.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::config::Limits;
+
+/// What is going on at a host or in a cluster, counted over all workers. Survives updates of either.
+///
+/// A cluster's requests and retries are only counted where something depends on their number: the counter would be one
+/// cache line that all workers write to for each request.
+#[derive(Debug, Default)]
+pub struct Load {
+    /// Requests at work.
+    pub requests: AtomicU32,
+    /// Connections open.
+    pub connections: AtomicU32,
+    /// Requests that wait for a connection, or for one to be made.
+    pub pending: AtomicU32,
+    /// Retries at work.
+    pub retries: AtomicU32,
+}
+
+/// One of something of which there is only so much, given back when dropped.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct Permit<'a>(Option<&'a AtomicU32>);
+
+impl Load {
+    /// For a request that has a connection; `None` when the cluster has as many as it may.
+    #[inline]
+    pub(crate) fn request(&self, limits: &Limits) -> Option<Permit<'_>> {
+        if limits.max_requests == u32::MAX && limits.retry_budget.is_none() {
+            return Some(Permit(None));
+        }
+        Permit::take(&self.requests, limits.max_requests)
+    }
+
+    /// For a request that has no connection yet.
+    pub(crate) fn pending(&self, limits: &Limits) -> Option<Permit<'_>> {
+        Permit::take(&self.pending, limits.max_pending_requests)
+    }
+
+    /// For a retry, from the decision for it to its outcome.
+    pub(crate) fn retry(&self, limits: &Limits) -> Option<Permit<'_>> {
+        let most = match limits.retry_budget {
+            // A share of what is going on right now; a few are allowed however little that is.
+            Some((percent, least)) => {
+                let active =
+                    f64::from(self.requests.load(Ordering::Relaxed)) + f64::from(self.pending.load(Ordering::Relaxed));
+                ((percent / 100.0 * active) as u32).max(least)
+            }
+            None if limits.max_retries == u32::MAX => return Some(Permit(None)),
+            None => limits.max_retries,
+        };
+        Permit::take(&self.retries, most)
+    }
+}
+
+impl<'a> Permit<'a> {
+    /// One of `limit`, all of which are counted by `counter`.
+    pub(crate) fn take(counter: &'a AtomicU32, limit: u32) -> Option<Permit<'a>> {
+        take(counter, limit).then(|| Permit(Some(counter)))
+    }
+
+    /// One that only is to be counted.
+    #[inline]
+    pub(crate) fn count(counter: &'a AtomicU32) -> Permit<'a> {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Permit(Some(counter))
+    }
+}
+
+impl Drop for Permit<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(counter) = self.0 {
+            give(counter);
+        }
+    }
+}
+
+/// Adds one unless there are as many as may be.
+pub(crate) fn take(counter: &AtomicU32, limit: u32) -> bool {
+    if limit == u32::MAX {
+        counter.fetch_add(1, Ordering::Relaxed);
+        return true;
+    }
+    counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < limit).then(|| n + 1)).is_ok()
+}
+
+/// Takes one away.
+#[inline]
+pub(crate) fn give(counter: &AtomicU32) {
+    counter.fetch_sub(1, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests;
