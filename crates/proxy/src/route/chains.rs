@@ -127,6 +127,20 @@ impl FilterChains {
         self.chains.iter()
     }
 
+    /// Whether the choice depends on what the client sends first: its TLS hello or its protocol.
+    pub fn look_inside(&self) -> bool {
+        fn looks(node: &Node) -> bool {
+            match node {
+                Node::Chain(_) => false,
+                Node::Step(step, keyed, other) => {
+                    let inside = [Step::ServerName, Step::TransportProtocol, Step::ApplicationProtocol];
+                    inside.contains(step) || keyed.values().any(looks) || other.as_deref().is_some_and(looks)
+                }
+            }
+        }
+        self.root.as_deref().is_some_and(looks)
+    }
+
     /// The chain of a connection.
     pub fn find(&self, connection: &Connection<'_>) -> Option<&Arc<FilterChain>> {
         let mut node = self.root.as_deref()?;
