@@ -43,7 +43,7 @@ async fn prometheus(State(shared): State<Arc<Shared>>) -> Response {
 
 /// The response is the lease: it stays open until the workload or the control plane goes.
 async fn lease(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
-    match Leases::take(&shared.leases, &body) {
+    match Leases::take_when_free(&shared.leases, &body).await {
         Ok(lease) => {
             let headers = [(CONTENT_TYPE, "application/x-ndjson")];
             (headers, Body::from_stream(lease.stream(shared.stopping.subscribe()))).into_response()

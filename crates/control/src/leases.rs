@@ -10,6 +10,7 @@ use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -19,7 +20,7 @@ use maille_api::{Key, Kind, Object, Spec, parse};
 use maille_store::{Change, Store};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::status::Workload;
 use crate::token::{TokenError, read_private, remove, write_private};
@@ -39,6 +40,9 @@ const MARK: Duration = Duration::from_secs(30);
 /// How often a byte is sent on each lease, so that the system notices when the other end is gone.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
+/// How long it may take us to notice that a workload has ended.
+const NOTICED: Duration = Duration::from_secs(1);
+
 const MAX_LEASES: usize = 10_000;
 const MAX_FILE: u64 = 64 << 20;
 
@@ -48,6 +52,7 @@ pub(crate) struct Leases {
     path: PathBuf,
     table: Mutex<Table>,
     dirty: Notify,
+    released: Notify,
 }
 
 #[derive(Default)]
@@ -100,7 +105,21 @@ impl Leases {
         store.apply(ORIGIN, objects.iter().cloned().map(Change::Put).collect());
         let held = objects.into_iter().map(|object| (object.key(), Held { lease: None, object })).collect();
         let table = Mutex::new(Table { held, ..Table::default() });
-        Arc::new(Self { store, path, table, dirty: Notify::new() })
+        Arc::new(Self { store, path, table, dirty: Notify::new(), released: Notify::new() })
+    }
+
+    /// Registers a workload. One that is started again may be here before we have noticed that it had ended.
+    pub(crate) async fn take_when_free(self: &Arc<Self>, body: &[u8]) -> Result<Lease, Refused> {
+        let deadline = Instant::now() + NOTICED;
+        loop {
+            // Listening before looking, so that no release falls in between.
+            let mut released = pin!(self.released.notified());
+            released.as_mut().enable();
+            match self.take(body) {
+                Err(Refused::Taken { .. }) if timeout_at(deadline, released).await.is_ok() => {}
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Registers a workload.
@@ -224,6 +243,7 @@ impl Leases {
         }
         drop(table);
         self.dirty.notify_one();
+        self.released.notify_waiters();
     }
 
     fn mark(&self) {

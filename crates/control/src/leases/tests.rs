@@ -99,6 +99,22 @@ fn what_cannot_be_registered_is_refused_by_name() {
     assert!(matches!(fixture.leases.take(&entry("late", at("127.1.1.3"))), Err(Refused::Stopping)));
 }
 
+#[tokio::test]
+async fn a_workload_started_again_waits_for_its_namesake_to_be_gone() {
+    let fixture = Fixture::new();
+    let old = fixture.leases.take(&entry("a", at("127.1.1.1"))).unwrap();
+    let other = fixture.leases.take(&entry("b", at("127.1.1.2"))).unwrap();
+    let body = entry("a", at("127.1.1.9"));
+    let new = fixture.leases.take_when_free(&body);
+    let (new, ()) = tokio::join!(new, async move {
+        drop(other);
+        tokio::task::yield_now().await;
+        drop(old);
+    });
+    let _new = new.unwrap();
+    assert_eq!(address(&fixture.store.list().1[0]), "127.1.1.9");
+}
+
 #[test]
 fn workloads_outlive_a_restart_and_go_if_they_do_not_come_back() {
     let fixture = Fixture::new();

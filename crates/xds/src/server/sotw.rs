@@ -1,7 +1,9 @@
 //! The state-of-the-world protocol: requests and responses state everything, each time.
 //!
 //! As the protocol has it, only clusters and listeners are stated whole and removed by absence. Responses of the other
-//! types hold what changed or was asked for anew.
+//! types hold what changed or was asked for anew. A client that reconnects does not say what it has, so a cluster that
+//! went while it was away is gone before the routes that name it are replaced; only the incremental protocol can do
+//! better, and that is what both Envoy and our proxy are configured with.
 
 use super::engine::{Engine, Sending};
 use super::{Received, TooManyNames, TypeStatus};
