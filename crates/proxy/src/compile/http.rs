@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use maille_http::path::{EscapedSlashes, PathRules};
 use maille_http::request::Scheme;
 use maille_xds::types::core::config_source::ConfigSourceSpecifier;
 use maille_xds::types::core::http_protocol_options::HeadersWithUnderscoresAction;
@@ -18,9 +19,8 @@ use maille_xds::types::{BoolValue, UInt32Value};
 use crate::compile::at::{At, Compiled, is_true, number, unset};
 use crate::compile::{access_log, filters, matcher, route};
 use crate::config::{
-    Cidr, ClientCertDetails, Codec, EscapedSlashes, ForwardClientCert, HeaderCase, Http1Options, Http2Options,
-    HttpManager, HttpTimeouts, PathOptions, RequestId, RouteSource, Sampling, ServerHeader, StripPort, Underscores,
-    Upgrade,
+    Cidr, ClientCertDetails, Codec, ForwardClientCert, HeaderCase, Http1Options, Http2Options, HttpManager,
+    HttpTimeouts, RequestId, RouteSource, Sampling, ServerHeader, StripPort, Underscores, Upgrade,
 };
 
 /// Envoy's defaults.
@@ -132,7 +132,7 @@ pub(crate) fn http_manager(at: &At<'_>, proto: &HttpConnectionManager) -> Compil
             in_response: *always_set_request_id_in_response,
             ..request_id(at, request_id_extension)?
         },
-        path: PathOptions {
+        path: PathRules {
             normalize: is_true(normalize_path),
             merge_slashes: *merge_slashes,
             escaped_slashes: escaped_slashes(at, *path_with_escaped_slashes_action)?,

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use maille_http::path::PathRules;
+
 use crate::config::{AccessLog, Fault, RouteTable};
 
 /// How HTTP is served on a filter chain.
@@ -33,7 +35,7 @@ pub struct HttpManager {
     /// What is done about `x-request-id`.
     pub request_id: RequestId,
     /// What is done to paths before anything looks at them.
-    pub path: PathOptions,
+    pub path: PathRules,
     /// Whether the port is taken off the authority.
     pub strip_port: StripPort,
     /// Whether a final dot is taken off the host.
@@ -153,28 +155,6 @@ pub struct RequestId {
     pub pack_trace_reason: bool,
     /// Whether the sampling decision is derived from it.
     pub use_for_sampling: bool,
-}
-
-/// What is done to paths before anything looks at them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PathOptions {
-    /// RFC 3986 normalisation.
-    pub normalize: bool,
-    /// Whether runs of slashes become one.
-    pub merge_slashes: bool,
-    /// What becomes of `%2F` and `%5C`.
-    pub escaped_slashes: EscapedSlashes,
-}
-
-/// What becomes of `%2F` and `%5C` in a path.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the variants are Envoy's actions")]
-pub enum EscapedSlashes {
-    #[default]
-    Keep,
-    Reject,
-    UnescapeAndRedirect,
-    UnescapeAndForward,
 }
 
 /// Whether the port is taken off the authority.

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::net::IpAddr;
 
 use maille_http::h1::{RequestMeta, Version};
-use maille_http::path::{EscapedSlashes, Outcome, PathRules};
+use maille_http::path::Outcome;
 use maille_http::request::Scheme;
 use maille_http::{HeaderId, host};
 use maille_telemetry::flags::ResponseFlags;
@@ -13,7 +13,7 @@ use super::http::Client;
 use super::record::Record;
 use super::reply::Reply;
 use super::scratch::Scratch;
-use crate::config::{self, ForwardClientCert, HttpManager, StripPort, Underscores};
+use crate::config::{ForwardClientCert, HttpManager, StripPort, Underscores};
 
 /// Checks and prepares a request; an error is the answer it gets instead of being routed.
 pub(crate) fn prepare(
@@ -52,21 +52,11 @@ fn check(manager: &HttpManager, scratch: &mut Scratch, meta: &RequestMeta) -> Re
 }
 
 fn path(manager: &HttpManager, scratch: &mut Scratch) -> Result<(), Reply> {
-    let rules = PathRules {
-        normalize: manager.path.normalize,
-        merge_slashes: manager.path.merge_slashes,
-        escaped_slashes: match manager.path.escaped_slashes {
-            config::EscapedSlashes::Keep => EscapedSlashes::Keep,
-            config::EscapedSlashes::Reject => EscapedSlashes::Reject,
-            config::EscapedSlashes::UnescapeAndRedirect => EscapedSlashes::UnescapeAndRedirect,
-            config::EscapedSlashes::UnescapeAndForward => EscapedSlashes::UnescapeAndForward,
-        },
-    };
     let path = scratch.request.path_and_query();
     if path.is_empty() || path == b"*" {
         return Ok(());
     }
-    let new = match rules.apply(path) {
+    let new = match manager.path.apply(path) {
         Outcome::Continue(std::borrow::Cow::Borrowed(_)) => return Ok(()),
         Outcome::Continue(std::borrow::Cow::Owned(new)) => new,
         Outcome::Redirect(path) => {
