@@ -18,7 +18,6 @@ use maille_xds::types::cluster::Cluster;
 
 use crate::Context;
 pub(crate) use base::ads;
-#[allow(unused_imports)]
 pub(crate) use special::{ALLOW_ANY_DYNAMIC_DNS, BLACK_HOLE, INBOUND_PASSTHROUGH, PASSTHROUGH};
 
 /// Every cluster of the proxy; of several with one name the first stays.

@@ -216,3 +216,6 @@ fn as_text(value: &ValueKind) -> Option<String> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -163,12 +163,12 @@ fn new_port((number, protocol, bind): Place, route_name: String, server: Arc<Mer
 
 /// The ports to listen on for a Gateway's port: the target ports of the proxy's own services with that port.
 fn resolve_ports(number: u32, gateway: &Selected<'_>) -> Vec<u32> {
-    let matching = gateway.targets.iter().filter(|target| target.port.number == number);
+    let mut matching = gateway.targets.iter().filter(|target| target.port.number == number);
     if gateway.by_service {
         let ports: BTreeSet<u32> = matching.map(|target| target.target_port).collect();
         return ports.into_iter().collect();
     }
-    let translated = matching.filter(|target| !target.service.labels.contains_key(NO_PORT_TRANSLATION)).next();
+    let translated = matching.find(|target| !target.service.labels.contains_key(NO_PORT_TRANSLATION));
     vec![translated.map_or(number, |target| target.target_port)]
 }
 

@@ -171,7 +171,7 @@ fn tls_matches(rule: &TlsMatchAttributes, server: &MergedServer) -> bool {
 
 fn static_match(port: u32, gateways: &[String], server: &MergedServer) -> bool {
     (port == 0 || port == server.port_number())
-        && (gateways.is_empty() || gateways.iter().any(|gateway| *gateway == server.gateway))
+        && (gateways.is_empty() || gateways.contains(&server.gateway))
 }
 
 /// Whether all of these names were free, which they then are not any more.

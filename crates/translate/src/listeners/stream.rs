@@ -136,7 +136,7 @@ fn source_ip_hash(rule: &DestinationRule, subset: &str) -> Option<HashPolicy> {
     });
     let of_subset = named_subset(rule, subset).and_then(|subset| of_policy(subset.traffic_policy.as_ref()?));
     let by_source = of_subset.or_else(|| of_policy(rule.traffic_policy.as_ref()?)).unwrap_or(false);
-    by_source.then(|| HashPolicy {
+    by_source.then_some(HashPolicy {
         policy_specifier: Some(hash_policy::PolicySpecifier::SourceIp(hash_policy::SourceIp {})),
     })
 }
