@@ -16,13 +16,15 @@ pub use error::Error;
 pub use request::{RequestMeta, parse_request};
 pub use response::{ResponseMeta, parse_response};
 
-/// What a head may measure.
+/// What a head may be.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Bytes of a head, request line included.
     pub head_bytes: usize,
     /// Fields of a head; never above [`Limits::MAX_FIELDS`].
     pub fields: usize,
+    /// Whether requests may be HTTP/1.0.
+    pub http10: bool,
 }
 
 impl Limits {
@@ -31,9 +33,9 @@ impl Limits {
 }
 
 impl Default for Limits {
-    /// Envoy's: 60 KiB, 100 fields.
+    /// Envoy's: 60 KiB, 100 fields, HTTP/1.1 only.
     fn default() -> Limits {
-        Limits { head_bytes: 60 * 1024, fields: 100 }
+        Limits { head_bytes: 60 * 1024, fields: 100, http10: false }
     }
 }
 

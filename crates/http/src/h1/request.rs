@@ -96,14 +96,14 @@ fn complete(buf: &[u8], limits: &Limits, head: &mut RequestHead) -> Result<Optio
     if !METHODS.contains(&method) {
         return Err(Error::InvalidMethod);
     }
+    let version = match version {
+        b"1.1" => Version::Http11,
+        b"1.0" if limits.http10 => Version::Http10,
+        _ => return Err(Error::Version),
+    };
     if hosts > 1 {
         return Err(Error::DuplicateHost);
     }
-    let version = match version {
-        b"1.1" => Version::Http11,
-        b"1.0" => Version::Http10,
-        _ => return Err(Error::Version),
-    };
     if version == Version::Http10 && framing.chunked {
         return Err(Error::TransferEncoding);
     }
@@ -111,7 +111,7 @@ fn complete(buf: &[u8], limits: &Limits, head: &mut RequestHead) -> Result<Optio
     head.set_method(method);
     let connect = method == b"CONNECT";
     let absolute = set_target(head, target, method)?;
-    if hosts == 0 && !absolute && !connect {
+    if hosts == 0 && !absolute && !connect && version == Version::Http11 {
         return Err(Error::MissingHost);
     }
     if !authority_is_valid(head.authority()) {

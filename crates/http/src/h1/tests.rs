@@ -68,7 +68,7 @@ fn attacks() {
         ("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\x0b\r\n\r\n", 400),
         ("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding:\r\n\r\n", 501),
         ("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding:\r\n chunked\r\n\r\n", 400),
-        ("POST / HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", 501),
+        ("POST / HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", 426),
         ("CONNECT x:80 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n", 400),
         // lines and fields
         ("GET / HTTP/1.1\nHost: x\n\n", 400),
@@ -86,7 +86,7 @@ fn attacks() {
         (&many, 431),
         (&long, 431),
         // request line and host
-        ("GET / HTTP/1.0\r\nHost:\r\nHost: y\r\n\r\n", 400),
+        ("GET / HTTP/1.0\r\n\r\n", 426),
         ("GET / HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: x y\r\n\r\n", 400),
@@ -120,6 +120,18 @@ fn attacks() {
             Ok(got) => panic!("{raw:?} was taken: {got:?}"),
         }
     }
+}
+
+#[test]
+fn http10_where_it_is_served() {
+    let limits = Limits { http10: true, ..Limits::default() };
+    let mut head = RequestHead::new();
+    let mut parse =
+        |raw: &str| parse_request(raw.as_bytes(), &limits, &mut head).map(|meta| meta.map(|m| m.keep_alive));
+    assert_eq!(parse("GET / HTTP/1.0\r\n\r\n"), Ok(Some(false)));
+    assert_eq!(parse("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"), Ok(Some(true)));
+    assert_eq!(parse("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"), Err(Error::TransferEncoding));
+    assert_eq!(parse("GET / HTTP/1.0\r\nHost: x\r\nHost: y\r\n\r\n"), Err(Error::DuplicateHost));
 }
 
 #[test]

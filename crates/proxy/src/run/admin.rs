@@ -44,7 +44,7 @@ async fn one(mut stream: TcpStream, questions: mpsc::Sender<Admin>, drain: watch
     let mut bytes = Vec::new();
     let mut head = RequestHead::new();
     loop {
-        match parse_request(&bytes, &Limits { head_bytes: 8192, fields: 64 }, &mut head) {
+        match parse_request(&bytes, &Limits { head_bytes: 8192, fields: 64, http10: true }, &mut head) {
             Ok(Some(_)) => break,
             Ok(None) => {}
             Err(_) => return,

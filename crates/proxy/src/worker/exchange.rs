@@ -565,8 +565,11 @@ impl Attempt<'_> {
             self.cluster.metrics.connections().inspect(|counter| counter.inc());
         }
         let config = &self.cluster.entry().config;
-        let limits =
-            Limits { head_bytes: config.http.max_header_bytes as usize, fields: config.http.max_header_count as usize };
+        let limits = Limits {
+            head_bytes: config.http.max_header_bytes as usize,
+            fields: config.http.max_header_count as usize,
+            http10: true,
+        };
         let to_head = scratch.request.method() == b"HEAD";
         let sent_at = Instant::now();
         let Scratch { upstream: bytes, response, .. } = scratch;

@@ -59,7 +59,11 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, manager: Arc<Ht
     let _active = Active::of(&metrics);
     let mut client =
         Client { worker, stream, input: Input::default(), info, requests: 0, metrics: metrics.clone(), registered };
-    let limits = Limits { head_bytes: manager.max_header_bytes as usize, fields: manager.max_header_count as usize };
+    let limits = Limits {
+        head_bytes: manager.max_header_bytes as usize,
+        fields: manager.max_header_count as usize,
+        http10: manager.http1.accept_http10,
+    };
     loop {
         let after = match client.next(&manager, &limits).await {
             Next::Request(mut scratch, meta) => {

@@ -7,7 +7,6 @@ use maille_http::h1::{RequestMeta, Version};
 use maille_http::path::Outcome;
 use maille_http::request::Scheme;
 use maille_http::{HeaderId, host};
-use maille_telemetry::flags::ResponseFlags;
 
 use super::http::Client;
 use super::record::Record;
@@ -38,12 +37,14 @@ pub(crate) fn prepare(
 }
 
 fn check(manager: &HttpManager, scratch: &mut Scratch, meta: &RequestMeta) -> Result<(), Reply> {
-    if meta.version == Version::Http10 && !manager.http1.accept_http10 {
-        let reply = Reply::new(426, "low_version").body(&b"Upgrade Required"[..]).close();
-        return Err(reply.flags(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR));
-    }
     if meta.absolute && !manager.http1.allow_absolute_url {
         return Err(Reply::new(404, "absolute_path_rejected").close());
+    }
+    if scratch.request.authority().is_empty()
+        && meta.version == Version::Http10
+        && let Some(host) = &manager.http1.default_host_for_http10
+    {
+        scratch.request.set_authority(host.as_bytes());
     }
     if let Some(scheme) = manager.scheme_overwrite {
         scratch.request.set_scheme(scheme);
