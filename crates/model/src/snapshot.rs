@@ -210,6 +210,10 @@ impl Snapshot {
         bound.filter(|(gateway, route)| route.spec.gateways.first() == Some(gateway)).map(|(_, route)| route.as_ref())
     }
 
+    pub(crate) fn has_host(&self, host: &str) -> bool {
+        self.registry.by_host.contains_key(host)
+    }
+
     pub(crate) fn rules(&self) -> &RuleIndex {
         &self.rules
     }
