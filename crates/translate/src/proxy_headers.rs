@@ -39,9 +39,9 @@ impl ProxyHeaders {
     /// Of a sidecar's outbound listeners, which name Envoy itself in `server`.
     pub(crate) fn outbound(mesh: &MeshConfig) -> ProxyHeaders {
         let mut headers = ProxyHeaders::new(mesh);
-        let named = configured(mesh).and_then(|headers| headers.server.as_ref()).is_some_and(|server| {
-            !server.value.is_empty() && server.disabled != Some(true)
-        });
+        let named = configured(mesh)
+            .and_then(|headers| headers.server.as_ref())
+            .is_some_and(|server| !server.value.is_empty() && server.disabled != Some(true));
         if !named {
             headers.server_name.clear();
         }

@@ -68,7 +68,9 @@ fn file(mesh: &MeshConfig, filter: Option<AccessLogFilter>) -> Vec<AccessLog> {
     }
     let formatters = formatters(&mesh.access_log_format);
     let log_format = match mesh.access_log_encoding {
-        AccessLogEncoding::Text => Format { text: Some(InlineString { text: text_format(mesh) }), json: None, formatters },
+        AccessLogEncoding::Text => {
+            Format { text: Some(InlineString { text: text_format(mesh) }), json: None, formatters }
+        }
         AccessLogEncoding::Json => Format { json: Some(json_format(mesh)), text: None, formatters },
     };
     let log = File { path: mesh.access_log_file.clone(), log_format: Some(log_format) };

@@ -2,6 +2,7 @@
 
 use maille_api::mesh::{MeshConfig, MeshTlsProtocol};
 use maille_api::networking::gateway::{ServerTlsMode, ServerTlsSettings, TlsProtocol};
+use maille_xds::types::BoolValue;
 use maille_xds::types::core::{DataSource, data_source};
 use maille_xds::types::matcher::{StringMatcher, string_matcher};
 use maille_xds::types::tls::certificate_validation_context::TrustChainVerification;
@@ -10,7 +11,6 @@ use maille_xds::types::tls::tls_parameters::TlsProtocol as EnvoyTlsProtocol;
 use maille_xds::types::tls::{
     CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, TlsParameters,
 };
-use maille_xds::types::BoolValue;
 
 use crate::Context;
 use crate::secrets::{credential, credential_authority, file_authority, file_certificate, reference};
@@ -129,8 +129,5 @@ fn file(path: &str) -> DataSource {
 }
 
 fn exact(text: &str) -> StringMatcher {
-    StringMatcher {
-        match_pattern: Some(string_matcher::MatchPattern::Exact(text.to_owned())),
-        ..Default::default()
-    }
+    StringMatcher { match_pattern: Some(string_matcher::MatchPattern::Exact(text.to_owned())), ..Default::default() }
 }

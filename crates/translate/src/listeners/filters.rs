@@ -1,9 +1,10 @@
 //! Filters that look at a connection before a chain is chosen.
 
-use maille_xds::types::listener::{
-    ListenerFilter, ListenerFilterChainMatchPredicate as Predicate, listener_filter, listener_filter_chain_match_predicate,
-};
 use maille_xds::types::kind::Int32Range;
+use maille_xds::types::listener::{
+    ListenerFilter, ListenerFilterChainMatchPredicate as Predicate, listener_filter,
+    listener_filter_chain_match_predicate,
+};
 use maille_xds::types::{Message, Name, UInt32Value, any, http_inspector, original_dst, proxy_protocol, tls_inspector};
 
 /// The transport protocol of a connection that is not TLS.

@@ -7,9 +7,9 @@ use maille_api::networking::gateway::ServerTlsMode;
 use maille_api::networking::virtual_service::{L4MatchAttributes, TlsMatchAttributes};
 use maille_model::host::{matches, subset_of};
 use maille_model::{MergedGateway, MergedPort, MergedServer, Protocol, VirtualService};
+use maille_xds::types::UInt32Value;
 use maille_xds::types::core::TrafficDirection;
 use maille_xds::types::listener::{AdditionalAddress, Listener};
-use maille_xds::types::UInt32Value;
 
 use super::chain::Chain;
 use super::downstream_tls::server_tls;
@@ -60,11 +60,7 @@ fn port_chains(context: &Context<'_>, port: &MergedPort, taken: &mut TakenNames)
     port.servers.iter().flat_map(|server| server_chains(context, server, taken)).collect()
 }
 
-fn server_chains(
-    context: &Context<'_>,
-    server: &MergedServer,
-    taken: &mut TakenNames,
-) -> Vec<Chain> {
+fn server_chains(context: &Context<'_>, server: &MergedServer, taken: &mut TakenNames) -> Vec<Chain> {
     let Some(settings) = &server.server.tls else {
         return tcp_filters(context, server).into_iter().map(Chain::stream).collect();
     };
@@ -99,11 +95,7 @@ fn tcp_filters(context: &Context<'_>, server: &MergedServer) -> Option<Vec<maill
 }
 
 /// A chain for every TLS route of a VirtualService for the server's hosts.
-fn passthrough_chains(
-    context: &Context<'_>,
-    server: &MergedServer,
-    taken: &mut TakenNames,
-) -> Vec<Chain> {
+fn passthrough_chains(context: &Context<'_>, server: &MergedServer, taken: &mut TakenNames) -> Vec<Chain> {
     let mut chains = Vec::new();
     for virtual_service in virtual_services(context, server) {
         for route in &virtual_service.spec.tls {
@@ -149,10 +141,7 @@ fn auto_passthrough_chains(context: &Context<'_>, server: &MergedServer) -> Vec<
 }
 
 /// The VirtualServices bound to the server's Gateway that speak of one of its hosts.
-fn virtual_services(
-    context: &Context<'_>,
-    server: &MergedServer,
-) -> Vec<Arc<VirtualService>> {
+fn virtual_services(context: &Context<'_>, server: &MergedServer) -> Vec<Arc<VirtualService>> {
     let mut bound = context.snapshot.virtual_services_for_gateway(&server.gateway, &context.proxy.namespace);
     bound.retain(|virtual_service| {
         hosts_for_namespace(&server.server.hosts, &virtual_service.meta.namespace)
@@ -170,8 +159,7 @@ fn tls_matches(rule: &TlsMatchAttributes, server: &MergedServer) -> bool {
 }
 
 fn static_match(port: u32, gateways: &[String], server: &MergedServer) -> bool {
-    (port == 0 || port == server.port_number())
-        && (gateways.is_empty() || gateways.contains(&server.gateway))
+    (port == 0 || port == server.port_number()) && (gateways.is_empty() || gateways.contains(&server.gateway))
 }
 
 /// Whether all of these names were free, which they then are not any more.

@@ -2,8 +2,8 @@
 
 use maille_api::mesh::PathNormalizationType;
 use maille_api::mesh::proxy_config::{
-    ConnectionProfile, ConnectionSettings, ForwardClientCertDetails as Forward, HeadersWithUnderscoresAction as Underscores,
-    PathWithEscapedSlashesAction as EscapedSlashes,
+    ConnectionProfile, ConnectionSettings, ForwardClientCertDetails as Forward,
+    HeadersWithUnderscoresAction as Underscores, PathWithEscapedSlashesAction as EscapedSlashes,
 };
 use maille_model::{Protocol, Proxy};
 use maille_xds::types::core::http_protocol_options::HeadersWithUnderscoresAction;

@@ -1,9 +1,9 @@
 //! The forward proxy: applications that are told of it by `http_proxy` need no redirection.
 
 use maille_model::Protocol;
+use maille_xds::types::UInt32Value;
 use maille_xds::types::core::TrafficDirection;
 use maille_xds::types::listener::Listener;
-use maille_xds::types::UInt32Value;
 
 use super::Built;
 use super::chain::Chain;
@@ -22,8 +22,7 @@ pub(crate) fn build(context: &Context<'_>) -> Built {
         return built;
     }
     // Several workloads of one machine each have an address of their own; a captured one has its machine to itself.
-    let bind =
-        if context.is_uncaptured() { context.proxy.address() } else { super::localhost(context.proxy) };
+    let bind = if context.is_uncaptured() { context.proxy.address() } else { super::localhost(context.proxy) };
     let name = super::listener_name(bind, port);
     let chain = Chain::http(Http {
         forward_proxy: true,

@@ -18,10 +18,10 @@ use super::filters::{self, PLAINTEXT_HTTP, RAW_BUFFER};
 use super::hcm::{Class, Http, Routes};
 use super::{access_log, stream, wildcard};
 use crate::Context;
-use crate::convert::{address, config_metadata, duration, inbound_cluster, no_time};
-use crate::routes::http::default_inbound_route;
 use crate::clusters::INBOUND_PASSTHROUGH;
+use crate::convert::{address, config_metadata, duration, inbound_cluster, no_time};
 use crate::inbound_ports::InboundPort;
+use crate::routes::http::default_inbound_route;
 use crate::routes::route_configuration;
 
 const VIRTUAL: &str = "virtualInbound";

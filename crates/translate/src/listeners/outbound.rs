@@ -311,10 +311,8 @@ impl Entry {
             listener_filters.push(filters::http_inspector());
         }
         let timeout = context.mesh().protocol_detection_timeout.map(duration).filter(|_| detects);
-        let additional = addresses.map(|host| AdditionalAddress {
-            address: Some(address(host, self.port)),
-            ..Default::default()
-        });
+        let additional =
+            addresses.map(|host| AdditionalAddress { address: Some(address(host, self.port)), ..Default::default() });
         Listener {
             address: Some(address(first, self.port)),
             additional_addresses: additional.collect(),

@@ -9,8 +9,8 @@ use maille_model::Service;
 use maille_xds::types::kind::{HashPolicy, hash_policy};
 use maille_xds::types::listener::{Filter, filter};
 use maille_xds::types::pb::envoy::extensions::filters::network::sni_dynamic_forward_proxy;
-use maille_xds::types::tcp_proxy::tcp_proxy::{ClusterSpecifier, TunnelingConfig, WeightedCluster, weighted_cluster};
 use maille_xds::types::tcp_proxy::TcpProxy;
+use maille_xds::types::tcp_proxy::tcp_proxy::{ClusterSpecifier, TunnelingConfig, WeightedCluster, weighted_cluster};
 use maille_xds::types::{Message, Name, any};
 
 use super::access_log;
@@ -42,12 +42,7 @@ pub(crate) fn black_hole() -> Vec<Filter> {
 }
 
 /// To a service's own cluster, by its DestinationRule.
-pub(crate) fn to_service(
-    context: &Context<'_>,
-    service: &Service,
-    cluster: &str,
-    port: u32,
-) -> Vec<Filter> {
+pub(crate) fn to_service(context: &Context<'_>, service: &Service, cluster: &str, port: u32) -> Vec<Filter> {
     let rule = context.snapshot.destination_rule(context.proxy, service);
     let mut filters = Vec::new();
     if super::resolves_names(service) {
@@ -72,13 +67,18 @@ pub(crate) fn to_destinations(
 ) -> Option<Vec<Filter>> {
     let service = |route: &RouteDestination| {
         let host = &route.destination.as_ref()?.host;
-        context.scope.service(host).or_else(|| context.snapshot.destination_service(host, &context.proxy.namespace)).cloned()
+        context
+            .scope
+            .service(host)
+            .or_else(|| context.snapshot.destination_service(host, &context.proxy.namespace))
+            .cloned()
     };
     let first = routes.first()?;
     let rule = service(first).and_then(|service| context.snapshot.destination_rule(context.proxy, &service));
     let rule = rule.as_ref().map(|rule| &rule.rule);
-    let cluster =
-        |route: &RouteDestination| Some(destination_cluster(route.destination.as_ref()?, service(route).as_deref(), port));
+    let cluster = |route: &RouteDestination| {
+        Some(destination_cluster(route.destination.as_ref()?, service(route).as_deref(), port))
+    };
     if let [only] = routes {
         let subset = only.destination.as_ref().map_or("", |destination| destination.subset.as_str());
         return Some(single(context, rule, &cluster(only)?, subset));
@@ -98,12 +98,7 @@ pub(crate) fn to_destinations(
     Some(proxy_filters(context, rule, specifier, &stat_prefix, ""))
 }
 
-fn single(
-    context: &Context<'_>,
-    rule: Option<&DestinationRule>,
-    cluster: &str,
-    subset: &str,
-) -> Vec<Filter> {
+fn single(context: &Context<'_>, rule: Option<&DestinationRule>, cluster: &str, subset: &str) -> Vec<Filter> {
     proxy_filters(context, rule, ClusterSpecifier::Cluster(cluster.to_owned()), cluster, subset)
 }
 
@@ -114,8 +109,7 @@ fn proxy_filters(
     stat_prefix: &str,
     subset: &str,
 ) -> Vec<Filter> {
-    let tcp = rule
-        .and_then(|rule| rule.traffic_policy.as_ref()?.connection_pool.as_ref()?.tcp.as_ref());
+    let tcp = rule.and_then(|rule| rule.traffic_policy.as_ref()?.connection_pool.as_ref()?.tcp.as_ref());
     vec![tcp_filter(TcpProxy {
         stat_prefix: stat_prefix.to_owned(),
         cluster_specifier: Some(cluster_specifier),
@@ -130,10 +124,12 @@ fn proxy_filters(
 
 /// Streams have nothing else to be hashed by; a subset's own load balancer decides for it.
 fn source_ip_hash(rule: &DestinationRule, subset: &str) -> Option<HashPolicy> {
-    let of_policy = |policy: &TrafficPolicy| policy.load_balancer.as_ref().map(|lb| match &lb.lb_policy {
-        Some(LbPolicy::ConsistentHash(ConsistentHashLb { hash_key: Some(HashKey::UseSourceIp(yes)), .. })) => *yes,
-        _ => false,
-    });
+    let of_policy = |policy: &TrafficPolicy| {
+        policy.load_balancer.as_ref().map(|lb| match &lb.lb_policy {
+            Some(LbPolicy::ConsistentHash(ConsistentHashLb { hash_key: Some(HashKey::UseSourceIp(yes)), .. })) => *yes,
+            _ => false,
+        })
+    };
     let of_subset = named_subset(rule, subset).and_then(|subset| of_policy(subset.traffic_policy.as_ref()?));
     let by_source = of_subset.or_else(|| of_policy(rule.traffic_policy.as_ref()?)).unwrap_or(false);
     by_source.then_some(HashPolicy {

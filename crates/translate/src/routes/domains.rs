@@ -32,7 +32,8 @@ pub(crate) fn service_domains(service: &Service, port: Option<u32>, proxy: &Prox
         let pods: Vec<String> = domains.names.iter().map(|name| format!("*.{name}")).collect();
         domains.names.extend(pods);
     }
-    for address in service_addresses(service, proxy) {
+    // A client names an address, never a network.
+    for address in service_addresses(service, proxy).filter(|address| !address.contains('/')) {
         push(&mut domains.names, address, port);
     }
     domains

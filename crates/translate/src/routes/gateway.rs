@@ -18,11 +18,7 @@ use crate::convert::host_port;
 use crate::proxy_headers::ProxyHeaders;
 
 /// The route configuration of this name: a virtual host for every host that a server and a VirtualService share.
-pub(super) fn gateway_routes(
-    context: &Context<'_>,
-    merged: &MergedGateway,
-    name: &str,
-) -> Option<RouteConfiguration> {
+pub(super) fn gateway_routes(context: &Context<'_>, merged: &MergedGateway, name: &str) -> Option<RouteConfiguration> {
     let servers = merged.servers_by_route.get(name)?;
     let mut hosts = Hosts::default();
     for server in servers {
@@ -61,7 +57,8 @@ impl Hosts {
     fn add_server(&mut self, context: &Context<'_>, server: &MergedServer) {
         let port = server.port_number();
         let redirect = server.server.tls.as_ref().is_some_and(|tls| tls.https_redirect);
-        for virtual_service in context.snapshot.virtual_services_for_gateway(&server.gateway, &context.proxy.namespace) {
+        for virtual_service in context.snapshot.virtual_services_for_gateway(&server.gateway, &context.proxy.namespace)
+        {
             let hosts = shared_hosts(&server.server.hosts, &virtual_service);
             if hosts.is_empty() {
                 continue;

@@ -1,8 +1,6 @@
 //! What requests are hashed by, from the destination's DestinationRule: the route's half of a consistent hash.
 
-use maille_api::networking::destination_rule::{
-    ConsistentHashLb, DestinationRule, HashKey, LbPolicy, TrafficPolicy,
-};
+use maille_api::networking::destination_rule::{ConsistentHashLb, DestinationRule, HashKey, LbPolicy, TrafficPolicy};
 use maille_xds::types::route::route_action::HashPolicy;
 use maille_xds::types::route::route_action::hash_policy::{
     ConnectionProperties, Cookie, CookieAttribute, Header, PolicySpecifier, QueryParameter,
@@ -47,9 +45,7 @@ pub(crate) fn policy(hash: &ConsistentHashLb) -> Option<HashPolicy> {
         HashKey::UseSourceIp(source_ip) => {
             PolicySpecifier::ConnectionProperties(ConnectionProperties { source_ip: *source_ip })
         }
-        HashKey::HttpQueryParameterName(name) => {
-            PolicySpecifier::QueryParameter(QueryParameter { name: name.clone() })
-        }
+        HashKey::HttpQueryParameterName(name) => PolicySpecifier::QueryParameter(QueryParameter { name: name.clone() }),
     };
     Some(HashPolicy { policy_specifier: Some(specifier), ..Default::default() })
 }

@@ -132,9 +132,10 @@ impl RouteContext<'_> {
         action.host_rewrite_specifier = authority.map(HostRewriteSpecifier::HostRewriteLiteral);
 
         let mirror = http.mirror.as_ref().map(|destination| (destination, mirror_share(http)));
-        let mirrors = http.mirrors.iter().filter_map(|mirror| {
-            Some((mirror.destination.as_ref()?, positive_share(mirror.percentage.as_ref())))
-        });
+        let mirrors = http
+            .mirrors
+            .iter()
+            .filter_map(|mirror| Some((mirror.destination.as_ref()?, positive_share(mirror.percentage.as_ref()))));
         action.request_mirror_policies = mirror
             .into_iter()
             .chain(mirrors)

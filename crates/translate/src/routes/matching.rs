@@ -1,12 +1,12 @@
 //! What a request has to look like: one `match` of a VirtualService as Envoy's RouteMatch.
 
 use maille_api::networking::virtual_service::{HttpMatchRequest, StringMatch};
+use maille_xds::types::BoolValue;
 use maille_xds::types::matcher::{self, metadata_matcher, string_matcher, value_matcher};
 use maille_xds::types::route::header_matcher::HeaderMatchSpecifier;
 use maille_xds::types::route::query_parameter_matcher::QueryParameterMatchSpecifier;
 use maille_xds::types::route::route_match::PathSpecifier;
 use maille_xds::types::route::{HeaderMatcher, QueryParameterMatcher, Route, RouteMatch};
-use maille_xds::types::BoolValue;
 
 /// The prefix of header names that stand for claims of the request's token.
 const CLAIMS: &str = "@request.auth.claims";
@@ -48,7 +48,8 @@ pub(crate) fn route_match(request: Option<&HttpMatchRequest>) -> RouteMatch {
     }
     out.case_sensitive = Some(BoolValue { value: !request.ignore_uri_case });
 
-    for (name, value) in [(":method", &request.method), (":authority", &request.authority), (":scheme", &request.scheme)]
+    for (name, value) in
+        [(":method", &request.method), (":authority", &request.authority), (":scheme", &request.scheme)]
     {
         if let Some(value) = value {
             out.headers.push(header(name, value));
@@ -66,10 +67,7 @@ pub(crate) fn is_catch_all(route: &Route) -> bool {
         Some(PathSpecifier::SafeRegex(matcher)) => matcher.regex == ".*",
         _ => false,
     };
-    any_path
-        && request.headers.is_empty()
-        && request.query_parameters.is_empty()
-        && request.dynamic_metadata.is_empty()
+    any_path && request.headers.is_empty() && request.query_parameters.is_empty() && request.dynamic_metadata.is_empty()
 }
 
 /// How Envoy compares a string; `None` for a match that says nothing.

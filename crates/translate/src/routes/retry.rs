@@ -67,9 +67,7 @@ fn attempts(policy: &HttpRetry) -> Option<UInt32Value> {
 }
 
 fn back_off(policy: &HttpRetry) -> Option<RetryBackOff> {
-    policy
-        .backoff
-        .map(|interval| RetryBackOff { base_interval: Some(duration(interval)), ..Default::default() })
+    policy.backoff.map(|interval| RetryBackOff { base_interval: Some(duration(interval)), ..Default::default() })
 }
 
 /// `retryOn` names conditions and status codes in one list; Envoy keeps them apart and wants the codes announced.

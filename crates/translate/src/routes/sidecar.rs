@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use maille_model::host::{is_wildcard, matches};
 use maille_model::sidecar::OutboundMode;
-use maille_model::{
-    EgressListener, MESH_GATEWAY, Port, Protocol, Resolution, Service, SidecarScope, VirtualService,
-};
+use maille_model::{EgressListener, MESH_GATEWAY, Port, Protocol, Resolution, Service, SidecarScope, VirtualService};
 use maille_xds::types::route::route::Action;
 use maille_xds::types::route::{DirectResponseAction, Route, RouteAction, RouteConfiguration, VirtualHost};
 
@@ -203,9 +201,8 @@ impl Builder<'_> {
             return None;
         }
         let (services, hosts) = self.hosts_of(virtual_service, registry);
-        let on_port = |service: &Arc<Service>| {
-            service.port(port).is_some_and(|port| port.protocol.is_http_or_sniffed())
-        };
+        let on_port =
+            |service: &Arc<Service>| service.port(port).is_some_and(|port| port.protocol.is_http_or_sniffed());
         let services: Vec<Arc<Service>> = services.into_iter().filter(on_port).collect();
         if services.is_empty() && port != 80 {
             return None;
@@ -273,9 +270,10 @@ impl Builder<'_> {
         let mut out = Vec::new();
         for group in groups {
             let hosts = group.hosts.iter().map(|host| (host.as_str(), host_domains(host, shown_port)));
-            let services = group.services.iter().map(|service| {
-                (service.hostname.as_str(), service_domains(service, shown_port, self.context.proxy))
-            });
+            let services = group
+                .services
+                .iter()
+                .map(|service| (service.hostname.as_str(), service_domains(service, shown_port, self.context.proxy)));
             for (host, domains) in hosts.chain(services) {
                 let name = host_port(host, port);
                 if !names.insert(name.clone()) {

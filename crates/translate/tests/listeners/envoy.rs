@@ -58,7 +58,8 @@ fn inline(chain: &mut FilterChain, world: &World) {
         let Some(filter::ConfigType::TypedConfig(config)) = &mut filter.config_type else { continue };
         let Some(Ok(mut manager)) = unpack::<HttpConnectionManager>(config) else { continue };
         if let Some(RouteSpecifier::Rds(rds)) = &manager.route_specifier {
-            let routes = world.get(TypeUrl::Route, &rds.route_config_name).expect("a route configuration for the listener");
+            let routes =
+                world.get(TypeUrl::Route, &rds.route_config_name).expect("a route configuration for the listener");
             manager.route_specifier = Some(RouteSpecifier::RouteConfig(routes.decode().expect("routes")));
             *config = any(&manager);
         }
@@ -79,10 +80,8 @@ fn ads() -> ApiConfigSource {
 }
 
 fn ads_cluster() -> Cluster {
-    let options = HttpProtocolOptions {
-        upstream_protocol_options: Some(crate::brief::explicit_http2()),
-        ..Default::default()
-    };
+    let options =
+        HttpProtocolOptions { upstream_protocol_options: Some(crate::brief::explicit_http2()), ..Default::default() };
     Cluster {
         name: "ads".into(),
         typed_extension_protocol_options: [(

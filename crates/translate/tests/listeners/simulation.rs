@@ -109,7 +109,8 @@ fn endpoints(kubernetes: &str) -> String {
     let mut workloads = String::new();
     for slice in kubernetes.split("---").filter(|document| document.contains("kind: EndpointSlice")) {
         let value = |key: &str| slice.lines().find_map(|line| line.trim().strip_prefix(key)).map(str::trim);
-        let (Some(service), Some(address)) = (value("kubernetes.io/service-name:"), value("- ").map(|_| "1.2.3.4")) else {
+        let (Some(service), Some(address)) = (value("kubernetes.io/service-name:"), value("- ").map(|_| "1.2.3.4"))
+        else {
             continue;
         };
         workloads += &format!(
@@ -136,7 +137,13 @@ fn proxy(proxy: &Json) -> Proxy {
     fields.insert("LABELS".into(), Value { kind: Some(ValueKind::StructValue(labels)) });
     // Upstream's test leaves NAMESPACE out, which lets services of other namespaces be the proxy's own.
     let node = Node {
-        id: format!("{}~{}~{}~{}", text("type"), proxy["ip"][0].as_str().unwrap_or_default(), text("id"), text("domain")),
+        id: format!(
+            "{}~{}~{}~{}",
+            text("type"),
+            proxy["ip"][0].as_str().unwrap_or_default(),
+            text("id"),
+            text("domain")
+        ),
         metadata: Some(Struct { fields }),
         ..Node::default()
     };
@@ -191,19 +198,22 @@ fn facts_of_world(world: &World) -> BTreeSet<String> {
 }
 
 fn target(chain: &FilterChain) -> String {
-    chain.filters.iter().find_map(|filter| {
-        let Some(filter::ConfigType::TypedConfig(config)) = &filter.config_type else { return None };
-        if let Some(Ok(proxy)) = unpack::<TcpProxy>(config) {
-            let Some(tcp_proxy::ClusterSpecifier::Cluster(cluster)) = proxy.cluster_specifier else { return None };
-            return Some(format!("cluster {cluster}"));
-        }
-        match unpack::<HttpConnectionManager>(config)?.ok()?.route_specifier? {
-            RouteSpecifier::Rds(rds) => Some(format!("routes {}", rds.route_config_name)),
-            RouteSpecifier::RouteConfig(routes) => Some(format!("routes {}", routes.name)),
-            RouteSpecifier::ScopedRoutes(_) => None,
-        }
-    })
-    .unwrap_or_default()
+    chain
+        .filters
+        .iter()
+        .find_map(|filter| {
+            let Some(filter::ConfigType::TypedConfig(config)) = &filter.config_type else { return None };
+            if let Some(Ok(proxy)) = unpack::<TcpProxy>(config) {
+                let Some(tcp_proxy::ClusterSpecifier::Cluster(cluster)) = proxy.cluster_specifier else { return None };
+                return Some(format!("cluster {cluster}"));
+            }
+            match unpack::<HttpConnectionManager>(config)?.ok()?.route_specifier? {
+                RouteSpecifier::Rds(rds) => Some(format!("routes {}", rds.route_config_name)),
+                RouteSpecifier::RouteConfig(routes) => Some(format!("routes {}", routes.name)),
+                RouteSpecifier::ScopedRoutes(_) => None,
+            }
+        })
+        .unwrap_or_default()
 }
 
 /// The same of what upstream recorded. Chains for the mesh's own TLS are left out: they need an identity.
