@@ -7,10 +7,8 @@ use std::sync::Arc;
 
 use clap::ValueEnum;
 use maille_agent::node::{Node, Role};
-use maille_proxy::Status;
 use serde_json::{Map, Value};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 
 use crate::failure::{Failure, Outcome};
 use crate::up::gateways::gateway_metadata;
@@ -78,7 +76,7 @@ enum RoleArg {
 }
 
 pub(crate) fn run(args: Args) -> Outcome {
-    terminal::log();
+    terminal::log("warn");
     let control = args.control.resolve()?;
     let tokens = control::tokens(control);
     let mut options = maille_proxy::Options::new(args.node().to_proto(), format!("http://{control}"));
@@ -89,14 +87,14 @@ pub(crate) fn run(args: Args) -> Outcome {
     runtime.block_on(serve(options))
 }
 
-/// Runs until told to end, and tells when what is wrong changes.
+/// Runs until told to end.
 async fn serve(options: maille_proxy::Options) -> Outcome {
     let no_signals = |error| Failure::running(format!("no signals: {error}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
     let proxy = maille_proxy::run(options).map_err(|error| Failure::running(format!("the proxy: {error}")))?;
     tokio::select! {
-        () = tell(proxy.status()) => return Err(Failure::running("the proxy has ended by itself")),
+        () = proxy.ended() => return Err(Failure::running("the proxy has ended by itself")),
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
@@ -104,24 +102,6 @@ async fn serve(options: maille_proxy::Options) -> Outcome {
         () = proxy.drain() => Ok(ExitCode::SUCCESS),
         _ = interrupt.recv() => Ok(ExitCode::from(130)),
         _ = terminate.recv() => Ok(ExitCode::from(143)),
-    }
-}
-
-/// Says on stderr what the proxy refuses and whom it cannot reach, until it ends.
-async fn tell(mut status: watch::Receiver<Status>) {
-    let mut told = Vec::new();
-    let mut unreachable = false;
-    while status.changed().await.is_ok() {
-        let now = status.borrow_and_update().clone();
-        for refused in now.refused.iter().filter(|refused| !told.contains(*refused)) {
-            tracing::warn!("refused, what was there stays in force: {refused}");
-        }
-        told = now.refused;
-        if !now.connected && now.connection_problem.is_some() && !unreachable {
-            let problem = now.connection_problem.as_deref().unwrap_or_default();
-            tracing::warn!("the control plane cannot be reached, what was there stays in force: {problem}");
-        }
-        unreachable = !now.connected && now.connection_problem.is_some();
     }
 }
 

@@ -83,6 +83,8 @@ enum Capture {
 }
 
 pub(crate) fn run(args: Args) -> Outcome {
+    // That the control plane is away is said in our own words.
+    terminal::log("warn,maille_xds=error");
     let Capture::Proxy = args.capture;
     let control: SocketAddr = args.control.resolve()?;
     let options = Options {

@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use owo_colors::OwoColorize;
+use tracing_subscriber::EnvFilter;
 
 use crate::failure::{Failure, Outcome};
 
@@ -27,12 +28,13 @@ pub(crate) fn error(message: &str) {
     err(&format!("{} {message}", "error:".red().bold()));
 }
 
-/// Sends what the parts of a long-running command log to stderr: warnings and worse, or what $MAILLE_LOG asks for.
-pub(crate) fn log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("MAILLE_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+/// The variable that asks for more of the log, or less: `info`, `maille_control=debug`, …
+pub(crate) const LOG: &str = "MAILLE_LOG";
+
+/// Sends the log of a long-running command to stderr: this much of it, or what [`LOG`] asks for.
+pub(crate) fn log(default: &str) {
+    let filter = EnvFilter::try_from_env(LOG).unwrap_or_else(|_| EnvFilter::new(default));
     let colours = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
     // An error means that a log is set up already.
-    let _ =
-        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).try_init();
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).try_init();
 }

@@ -78,7 +78,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Outcome {
-    terminal::log();
+    // Refusals and remarks are on the screen.
+    terminal::log("error");
     let plane =
         plane::gateway(&args.proxy).map_err(|error| Failure::usage(format!("--proxy {}: {error}", args.proxy)))?;
     let envoy = match &plane {

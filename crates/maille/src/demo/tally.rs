@@ -83,11 +83,6 @@ impl Tally {
         row.recent.push_back((now, seen));
     }
 
-    /// Whether there was a request at every service.
-    pub(super) fn all_seen(&self) -> bool {
-        self.rows.values().all(|row| row.requests > 0)
-    }
-
     /// The table as of now.
     pub(super) fn lines(&mut self, now: Instant) -> Vec<Line> {
         let since = self.begun.map_or(Duration::ZERO, |begun| now - begun).clamp(Duration::from_secs(1), WINDOW);

@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 use super::plan::Planned;
 use crate::plane::Plane;
+use crate::terminal;
 
 /// A gateway that ended by itself is started again after this long.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -198,6 +199,10 @@ fn maille(planned: &Planned, shared: &Shared) -> io::Result<Child> {
         .args(["--labels", &list(planned.labels.iter().map(|(k, v)| format!("{k}={v}")).collect())])
         .stdin(Stdio::null())
         .kill_on_drop(true);
+    if std::env::var_os(terminal::LOG).is_none() {
+        // What it refuses is on our screen.
+        command.env(terminal::LOG, "error");
+    }
     let moved = planned.port_map();
     if !moved.is_empty() {
         command.args(["--port-map", &list(moved.iter().map(|(from, to)| format!("{from}={to}")).collect())]);
