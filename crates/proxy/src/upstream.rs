@@ -10,5 +10,8 @@ mod waiting;
 
 pub(crate) use cluster::{WorkerCluster, WorkerHost};
 pub(crate) use connect::{ConnectError, connect};
-pub use hosts::{ClusterEntry, Host, HostSet, Load, PriorityHosts};
+pub use hosts::{ClusterEntry, Host, HostSet, PriorityHosts};
+pub use limits::Load;
+pub(crate) use limits::{Breakers, Permit};
 pub(crate) use pool::{Counted, Idle, Pool};
+pub(crate) use waiting::Turn;

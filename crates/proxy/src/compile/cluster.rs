@@ -438,8 +438,35 @@ fn outlier(at: &At<'_>, proto: &proto::OutlierDetection) -> Compiled<OutlierDete
         detect_degraded_hosts,
     } = proto;
     unset!(at; monitors, detect_degraded_hosts);
+    let percentages = [
+        ("max_ejection_percent", max_ejection_percent),
+        ("enforcing_consecutive_5xx", enforcing_consecutive_5xx),
+        ("enforcing_consecutive_gateway_failure", enforcing_consecutive_gateway_failure),
+        ("enforcing_consecutive_local_origin_failure", enforcing_consecutive_local_origin_failure),
+        ("enforcing_success_rate", enforcing_success_rate),
+        ("enforcing_local_origin_success_rate", enforcing_local_origin_success_rate),
+        ("failure_percentage_threshold", failure_percentage_threshold),
+        ("enforcing_failure_percentage", enforcing_failure_percentage),
+        ("enforcing_failure_percentage_local_origin", enforcing_failure_percentage_local_origin),
+    ];
+    for (name, value) in percentages {
+        if let Some(value) = number(value).filter(|value| *value > 100) {
+            return at.field(name).refuse(format!("{value} is more than 100 percent"));
+        }
+    }
+    let times =
+        [("interval", interval), ("base_ejection_time", base_ejection_time), ("max_ejection_time", max_ejection_time)];
+    for (name, time) in times {
+        if at.duration(name, time)? == Some(Duration::ZERO) {
+            return at.field(name).refuse("must be longer than 0s");
+        }
+    }
     let or = |value: &Option<UInt32Value>, default: u32| number(value).unwrap_or(default);
     let base = at.duration("base_ejection_time", base_ejection_time)?.unwrap_or(Duration::from_secs(30));
+    let most = at.duration("max_ejection_time", max_ejection_time)?.unwrap_or(base.max(Duration::from_secs(300)));
+    if most < base {
+        return at.field("max_ejection_time").refuse(format!("must be at least base_ejection_time, {base:?}"));
+    }
     Ok(OutlierDetection {
         consecutive_5xx: or(consecutive_5xx, 5),
         enforcing_consecutive_5xx: or(enforcing_consecutive_5xx, 100),
@@ -450,9 +477,7 @@ fn outlier(at: &At<'_>, proto: &proto::OutlierDetection) -> Compiled<OutlierDete
         split_external_local_origin_errors: *split_external_local_origin_errors,
         interval: at.duration("interval", interval)?.unwrap_or(Duration::from_secs(10)),
         base_ejection_time: base,
-        max_ejection_time: at
-            .duration("max_ejection_time", max_ejection_time)?
-            .unwrap_or(base.max(Duration::from_secs(300))),
+        max_ejection_time: most,
         max_ejection_time_jitter: at
             .duration("max_ejection_time_jitter", max_ejection_time_jitter)?
             .unwrap_or_default(),

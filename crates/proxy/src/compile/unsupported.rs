@@ -4,7 +4,7 @@ use crate::compile::Refused;
 use crate::compile::at::At;
 use crate::config::{
     Action, Cluster, Codec, Discovery, DownstreamTransport, Fault, FilterChain, Forward, HeaderCase, HttpFilterKind,
-    HttpManager, LbPolicy, Limits, Listener, ListenerFilterKind, LocalityLb, Network, Route, RouteSource, RouteTable,
+    HttpManager, LbPolicy, Listener, ListenerFilterKind, LocalityLb, Network, Route, RouteSource, RouteTable,
     TcpDestination, UpstreamProtocol, UpstreamTransport,
 };
 
@@ -54,12 +54,6 @@ pub fn cluster(cluster: &Cluster) -> Vec<Refused> {
     out.when(slow_start, at, "slow_start_config", "slow start");
     let zone_aware = matches!(cluster.locality_lb, LocalityLb::ZoneAware { .. });
     out.when(zone_aware, at, "common_lb_config", "zone-aware balancing");
-    // Without a word about high priority its limits are Envoy's defaults.
-    let unlimited = |limits: &Limits| Limits { track_remaining: false, ..*limits } == Limits::NONE;
-    let limits = !unlimited(&cluster.limits)
-        || (cluster.high_priority_limits != Limits::default() && !unlimited(&cluster.high_priority_limits));
-    out.when(limits, at, "circuit_breakers", "a limit below 4294967295");
-    out.when(cluster.outlier.is_some(), at, "outlier_detection", "outlier detection");
     let http2 = cluster.http.protocol == UpstreamProtocol::Http2;
     out.when(http2, at, "typed_extension_protocol_options", "HTTP/2 to upstreams");
     let alpn = cluster.http.protocol == UpstreamProtocol::Alpn;

@@ -5,14 +5,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::compile::{self, Refused};
 use crate::config::{Cluster, Discovery, Endpoints, Listener, Network, RouteSource, RouteTable};
 use crate::run::sockets::addresses;
 use crate::snapshot::Snapshot;
+use crate::upstream::outlier::{Detector, Verdict};
 use crate::upstream::{ClusterEntry, HostSet, Load};
 use maille_xds::types::{cluster, endpoint, listener, route};
 use maille_xds::{Resource, TypeUrl};
+use tokio::sync::Notify;
 
 /// Everything that was sent and taken.
 #[derive(Default)]
@@ -26,13 +29,17 @@ pub struct Assembly {
     /// What is refused and still is, by type and resource.
     refused: BTreeMap<(TypeUrl, Arc<str>), String>,
     snapshot: Arc<Snapshot>,
+    /// Rung by workers when a host ought to be looked at.
+    alarm: Arc<Notify>,
 }
 
 struct ClusterState {
     config: Arc<Cluster>,
     /// What is served now; kept while something newer waits for its hosts.
     entry: Option<Arc<ClusterEntry>>,
-    load: Arc<Load>,
+    loads: [Arc<Load>; 2],
+    /// Judges the hosts of clusters that eject some.
+    detector: Detector,
     /// What DNS says about the hosts.
     resolved: Option<Arc<Endpoints>>,
     /// Whether [`ClusterState::entry`] is older than what is known.
@@ -138,7 +145,7 @@ impl Assembly {
         self.routes.retain(|name, _| wanted.contains(name));
         let mut next = Snapshot::default();
         for (name, state) in &mut self.clusters {
-            changed |= state.refresh(&self.endpoints);
+            changed |= state.refresh(&self.endpoints, &self.alarm);
             if let Some(entry) = &state.entry {
                 next.clusters.insert(name.clone(), entry.clone());
             }
@@ -168,6 +175,31 @@ impl Assembly {
             self.snapshot = Arc::new(next);
         }
         self.snapshot.clone()
+    }
+
+    /// Rung by workers when [`Assembly::check`] has something to look at.
+    pub(crate) fn alarm(&self) -> Arc<Notify> {
+        self.alarm.clone()
+    }
+
+    /// When [`Assembly::check`] has something to do even without an alarm.
+    pub(crate) fn next_check(&mut self, now: Instant) -> Option<Instant> {
+        let watched = self.clusters.values_mut();
+        watched.filter_map(|state| Some(state.detector.next(state.config.outlier.as_ref()?, now))).min()
+    }
+
+    /// Judges hosts by their records: ejects some, lets some come back. What is served changes with the next
+    /// [`Assembly::assemble`].
+    pub(crate) fn check(&mut self, now: Instant, random: &mut impl FnMut() -> u64) -> Vec<(Arc<str>, Verdict)> {
+        let mut all = Vec::new();
+        for (name, state) in &mut self.clusters {
+            let Some(config) = &state.config.outlier else { continue };
+            let verdicts =
+                [state.detector.look(config, now, random), state.detector.tick(config, now, random)].concat();
+            state.stale |= !verdicts.is_empty();
+            all.extend(verdicts.into_iter().map(|verdict| (name.clone(), verdict)));
+        }
+        all
     }
 
     /// Whether everything that is known is served, and nothing waits for something else.
@@ -210,8 +242,8 @@ impl Assembly {
         let config = Arc::new(compile::cluster(&proto).map_err(|e| e.to_string())?);
         supported(compile::unsupported::cluster(&config))?;
         let old = self.clusters.remove(&resource.name);
-        let (entry, load) = old.map_or_else(Default::default, |old| (old.entry, old.load));
-        let state = ClusterState { config, entry, load, resolved: None, stale: true };
+        let (entry, loads, detector) = old.map_or_else(Default::default, |old| (old.entry, old.loads, old.detector));
+        let state = ClusterState { config, entry, loads, detector, resolved: None, stale: true };
         self.clusters.insert(resource.name.clone(), state);
         Ok(())
     }
@@ -265,7 +297,7 @@ impl Assembly {
 
 impl ClusterState {
     /// Brings what is served up to date, if the hosts are known. Says whether anything changed.
-    fn refresh(&mut self, discovered: &BTreeMap<Arc<str>, Option<Arc<Endpoints>>>) -> bool {
+    fn refresh(&mut self, discovered: &BTreeMap<Arc<str>, Option<Arc<Endpoints>>>, alarm: &Arc<Notify>) -> bool {
         if !self.stale {
             return false;
         }
@@ -284,7 +316,9 @@ impl ClusterState {
         };
         let old = self.entry.as_ref().map(|entry| &*entry.hosts);
         let hosts = Arc::new(HostSet::new(&self.config, &endpoints, old));
-        self.entry = Some(Arc::new(ClusterEntry { config: self.config.clone(), hosts, load: self.load.clone() }));
+        self.detector.watch(hosts.hosts().filter_map(|host| Some((host.address, host.monitor.as_ref()?))));
+        let (config, loads, alarm) = (self.config.clone(), self.loads.clone(), alarm.clone());
+        self.entry = Some(Arc::new(ClusterEntry { config, hosts, loads, alarm }));
         self.stale = false;
         true
     }

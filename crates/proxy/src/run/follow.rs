@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use maille_telemetry::metrics::Registry;
 use maille_xds::client::{Client, Connection, Update};
@@ -16,6 +16,7 @@ use super::dns::{Answer, Dns};
 use super::sockets::Sockets;
 use super::{Crew, Drain, Status};
 use crate::snapshot::Snapshot;
+use crate::upstream::outlier::Verdict;
 use crate::worker::Message;
 
 /// Follows the control plane until told to drain; ends when the workers have.
@@ -57,7 +58,9 @@ pub(super) async fn follow(
         }
         main.publish();
     }
+    let alarm = main.assembly.alarm();
     let limit = loop {
+        let check = main.assembly.next_check(Instant::now());
         tokio::select! {
             changed = drain.changed() => {
                 let limit = *drain.borrow_and_update();
@@ -75,6 +78,8 @@ pub(super) async fn follow(
             Some(answer) = answers.recv() => main.resolved(answer),
             Some(now) = changed(&mut connection) => main.connection(now),
             Some(question) = questions.recv() => main.answer(question),
+            () = alarm.notified() => main.check(),
+            () = until(check) => main.check(),
         }
     };
     main.crew.drain(limit).await;
@@ -91,6 +96,13 @@ async fn next(client: &mut Option<Client>) -> Option<Update> {
 async fn changed(connection: &mut Option<watch::Receiver<Connection>>) -> Option<Connection> {
     match connection {
         Some(connection) => connection.changed().await.ok().map(|()| connection.borrow_and_update().clone()),
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
         None => std::future::pending().await,
     }
 }
@@ -144,6 +156,20 @@ impl Main {
     fn resolved(&mut self, (cluster, endpoints): Answer) {
         self.assembly.resolve(&cluster, endpoints);
         self.publish();
+    }
+
+    /// Takes hosts that fail out of use, and others back into it.
+    fn check(&mut self) {
+        let verdicts = self.assembly.check(Instant::now(), &mut || fastrand::u64(..));
+        for (cluster, verdict) in &verdicts {
+            match verdict {
+                Verdict::Ejected(host, reason) => tracing::info!(%cluster, %host, ?reason, "ejected"),
+                Verdict::Released(host) => tracing::info!(%cluster, %host, "back in use after its ejection"),
+            }
+        }
+        if !verdicts.is_empty() {
+            self.publish();
+        }
     }
 
     fn connection(&mut self, connection: Connection) {

@@ -95,6 +95,7 @@ impl WorkerCluster {
                 health: Health::Healthy,
                 metadata: None,
                 load: Arc::new(Load::default()),
+                monitor: None,
             };
             Rc::new(WorkerHost { host: Arc::new(host), pool: Rc::new(Pool::new()) })
         };

@@ -19,6 +19,18 @@ pub(crate) enum ConnectError {
     Local(io::Error),
 }
 
+impl ConnectError {
+    /// The same, for someone else.
+    pub(crate) fn again(&self) -> ConnectError {
+        let same = |e: &io::Error| e.raw_os_error().map_or_else(|| e.kind().into(), io::Error::from_raw_os_error);
+        match self {
+            ConnectError::Timeout => ConnectError::Timeout,
+            ConnectError::Remote(e) => ConnectError::Remote(same(e)),
+            ConnectError::Local(e) => ConnectError::Local(same(e)),
+        }
+    }
+}
+
 /// Connects as the cluster says.
 pub(crate) async fn connect(cluster: &Cluster, address: SocketAddr) -> Result<TcpStream, ConnectError> {
     let socket = socket(cluster, address).map_err(ConnectError::Local)?;

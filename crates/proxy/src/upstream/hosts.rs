@@ -3,10 +3,13 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
+use tokio::sync::Notify;
+
+use super::outlier::{Monitor, Outcome};
+use super::{Breakers, Load};
 use crate::balance::Table;
-use crate::config::{Cluster, Endpoint, EndpointAddress, Endpoints, Health, LocalityLb, Metadata};
+use crate::config::{Cluster, Endpoint, EndpointAddress, Endpoints, Health, LocalityLb, Metadata, Priority};
 
 /// A cluster and its hosts at one moment.
 #[derive(Debug)]
@@ -15,24 +18,34 @@ pub struct ClusterEntry {
     pub config: Arc<Cluster>,
     /// The hosts.
     pub hosts: Arc<HostSet>,
-    /// What counts against its limits; survives updates.
-    pub load: Arc<Load>,
+    /// What counts against its limits, by priority; survives updates.
+    pub(crate) loads: [Arc<Load>; 2],
+    /// Calls the main thread when a host ought to be looked at.
+    pub(crate) alarm: Arc<Notify>,
 }
 
-/// What is going on at a host or in a cluster, counted over all workers.
-#[derive(Debug, Default)]
-pub struct Load {
-    /// Requests at work.
-    pub requests: AtomicU32,
-    /// Connections open.
-    pub connections: AtomicU32,
-    /// Requests that wait for a connection.
-    pub pending: AtomicU32,
-    /// Retries at work.
-    pub retries: AtomicU32,
+impl ClusterEntry {
+    /// The limits that hold for a priority.
+    #[inline]
+    pub(crate) fn breakers(&self, priority: Priority) -> Breakers<'_> {
+        match priority {
+            Priority::Default => Breakers { limits: &self.config.limits, load: &self.loads[0] },
+            Priority::High => Breakers { limits: &self.config.high_priority_limits, load: &self.loads[1] },
+        }
+    }
+
+    /// Puts on record what came of an attempt at a host.
+    #[inline]
+    pub(crate) fn report(&self, host: &Host, outcome: Outcome) {
+        if let (Some(monitor), Some(config)) = (&host.monitor, &self.config.outlier)
+            && monitor.record(config, outcome)
+        {
+            self.alarm.notify_one();
+        }
+    }
 }
 
-/// One host. Updates make new ones that share the [`Load`] of those with the same address.
+/// One host. Updates make new ones that share what those with the same address have counted.
 #[derive(Debug)]
 pub struct Host {
     /// Where it is.
@@ -47,6 +60,25 @@ pub struct Host {
     pub metadata: Option<Arc<Metadata>>,
     /// What is going on there.
     pub load: Arc<Load>,
+    /// Its record, where hosts are ejected for it.
+    pub(crate) monitor: Option<Arc<Monitor>>,
+}
+
+impl Host {
+    /// Its health, with what we have seen ourselves.
+    pub fn condition(&self) -> Health {
+        match &self.monitor {
+            Some(monitor) if monitor.is_ejected() => Health::Unhealthy,
+            _ => self.health,
+        }
+    }
+}
+
+/// What hosts with the same address share.
+#[derive(Clone, Default)]
+struct Shared {
+    load: Arc<Load>,
+    monitor: Option<Arc<Monitor>>,
 }
 
 /// All hosts of a cluster, by priority.
@@ -70,10 +102,11 @@ pub struct PriorityHosts {
 }
 
 impl HostSet {
-    /// From discovered endpoints; addresses that still are names are passed over. `old` gives its load to hosts that stay.
+    /// From discovered endpoints; addresses that still are names are passed over. `old` gives its counts to hosts that stay.
     pub fn new(config: &Cluster, endpoints: &Endpoints, old: Option<&HostSet>) -> HostSet {
-        let loads: HashMap<SocketAddr, &Arc<Load>> =
-            old.iter().flat_map(|set| set.hosts()).map(|host| (host.address, &host.load)).collect();
+        let of = |host: &Arc<Host>| Shared { load: host.load.clone(), monitor: host.monitor.clone() };
+        let mut shared: HashMap<SocketAddr, Shared> =
+            old.iter().flat_map(|set| set.hosts()).map(|host| (host.address, of(host))).collect();
         let weighted = config.locality_lb == LocalityLb::Weighted;
         let mut priorities: Vec<PriorityHosts> = Vec::new();
         for locality in &endpoints.localities {
@@ -94,8 +127,12 @@ impl HostSet {
                     Some(share) if weighted => share_of(share, endpoint.weight, sum),
                     _ => endpoint.weight.max(1),
                 };
-                let load = loads.get(&address).map(|load| Arc::clone(load)).unwrap_or_default();
-                priorities[at].all.push(Arc::new(host(endpoint, address, weight, load)));
+                let shared = shared.entry(address).or_default();
+                match config.outlier {
+                    Some(_) => drop(shared.monitor.get_or_insert_default()),
+                    None => shared.monitor = None,
+                }
+                priorities[at].all.push(Arc::new(host(endpoint, address, weight, shared.clone())));
             }
         }
         for hosts in &mut priorities {
@@ -112,14 +149,15 @@ impl HostSet {
     }
 }
 
-fn host(endpoint: &Endpoint, address: SocketAddr, weight: u32, load: Arc<Load>) -> Host {
+fn host(endpoint: &Endpoint, address: SocketAddr, weight: u32, shared: Shared) -> Host {
     Host {
         address,
         hostname: endpoint.hostname.clone(),
         weight,
         health: endpoint.health,
         metadata: endpoint.metadata.clone(),
-        load,
+        load: shared.load,
+        monitor: shared.monitor,
     }
 }
 
@@ -131,7 +169,7 @@ fn share_of(share: u32, weight: u32, sum: u64) -> u32 {
 
 /// The healthy hosts, or the degraded ones when there are none; all of them in a panic.
 fn usable(all: &[Arc<Host>], panic_threshold: f64) -> Vec<Arc<Host>> {
-    let with = |health: Health| all.iter().filter(|h| h.health == health).cloned().collect::<Vec<_>>();
+    let with = |health: Health| all.iter().filter(|h| h.condition() == health).cloned().collect::<Vec<_>>();
     let healthy = with(Health::Healthy);
     let degraded = with(Health::Degraded);
     let able = healthy.len() + degraded.len();
@@ -149,7 +187,7 @@ fn spread(priorities: &mut [PriorityHosts], overprovisioning: u32) {
         .map(|p| match p.all.len() {
             0 => 0,
             n => {
-                let able = p.all.iter().filter(|h| matches!(h.health, Health::Healthy | Health::Degraded)).count();
+                let able = p.all.iter().filter(|h| matches!(h.condition(), Health::Healthy | Health::Degraded)).count();
                 (u64::from(factor) * able as u64 / n as u64).min(100) as u32
             }
         })
@@ -172,26 +210,6 @@ fn spread(priorities: &mut [PriorityHosts], overprovisioning: u32) {
         && let Some(hosts) = priorities.iter_mut().find(|p| !p.usable.is_empty())
     {
         hosts.percent = left;
-    }
-}
-
-impl Load {
-    /// Takes one of `limit`; `false`, and nothing taken, when there is none left.
-    pub(crate) fn take(counter: &AtomicU32, limit: u32) -> bool {
-        if limit == u32::MAX {
-            counter.fetch_add(1, Ordering::Relaxed);
-            return true;
-        }
-        if counter.fetch_add(1, Ordering::Relaxed) < limit {
-            return true;
-        }
-        counter.fetch_sub(1, Ordering::Relaxed);
-        false
-    }
-
-    /// Gives one back.
-    pub(crate) fn give(counter: &AtomicU32) {
-        counter.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -1,5 +1,6 @@
 //! Circuit breakers: how much may be going on in a cluster at a time, counted over all workers.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::config::Limits;
@@ -20,39 +21,48 @@ pub struct Load {
     pub retries: AtomicU32,
 }
 
+/// A cluster's limits at one priority, and what counts against them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Breakers<'a> {
+    pub(crate) limits: &'a Limits,
+    pub(crate) load: &'a Arc<Load>,
+}
+
 /// One of something of which there is only so much, given back when dropped.
 #[must_use]
 #[derive(Debug)]
 pub(crate) struct Permit<'a>(Option<&'a AtomicU32>);
 
-impl Load {
+impl<'a> Breakers<'a> {
     /// For a request that has a connection; `None` when the cluster has as many as it may.
     #[inline]
-    pub(crate) fn request(&self, limits: &Limits) -> Option<Permit<'_>> {
+    pub(crate) fn request(self) -> Option<Permit<'a>> {
+        let Breakers { limits, load } = self;
         if limits.max_requests == u32::MAX && limits.retry_budget.is_none() {
             return Some(Permit(None));
         }
-        Permit::take(&self.requests, limits.max_requests)
+        Permit::take(&load.requests, limits.max_requests)
     }
 
     /// For a request that has no connection yet.
-    pub(crate) fn pending(&self, limits: &Limits) -> Option<Permit<'_>> {
-        Permit::take(&self.pending, limits.max_pending_requests)
+    pub(crate) fn pending(self) -> Option<Permit<'a>> {
+        Permit::take(&self.load.pending, self.limits.max_pending_requests)
     }
 
     /// For a retry, from the decision for it to its outcome.
-    pub(crate) fn retry(&self, limits: &Limits) -> Option<Permit<'_>> {
+    pub(crate) fn retry(self) -> Option<Permit<'a>> {
+        let Breakers { limits, load } = self;
         let most = match limits.retry_budget {
             // A share of what is going on right now; a few are allowed however little that is.
             Some((percent, least)) => {
                 let active =
-                    f64::from(self.requests.load(Ordering::Relaxed)) + f64::from(self.pending.load(Ordering::Relaxed));
+                    f64::from(load.requests.load(Ordering::Relaxed)) + f64::from(load.pending.load(Ordering::Relaxed));
                 ((percent / 100.0 * active) as u32).max(least)
             }
             None if limits.max_retries == u32::MAX => return Some(Permit(None)),
             None => limits.max_retries,
         };
-        Permit::take(&self.retries, most)
+        Permit::take(&load.retries, most)
     }
 }
 

@@ -146,5 +146,23 @@ fn reset(counter: &AtomicU32) {
     }
 }
 
+/// What a status of gRPC means in HTTP; anything that is none is the server's failure.
+pub(crate) fn grpc_to_http(status: &[u8]) -> u16 {
+    match status {
+        b"0" => 200,
+        b"1" => 499,
+        b"3" | b"9" | b"11" => 400,
+        b"4" => 504,
+        b"5" => 404,
+        b"6" | b"10" => 409,
+        b"7" => 403,
+        b"8" => 429,
+        b"12" => 501,
+        b"14" => 503,
+        b"16" => 401,
+        _ => 500,
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -1,16 +1,23 @@
-//! Idle connections to one host, kept by one worker: the last one used is the first one used again.
+//! The connections to one host that one worker has: the last one used is the first one used again, and who finds none waits.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use tokio::net::TcpStream;
 
-use super::{ClusterEntry, Host, Load};
+use super::limits::{give, take};
+use super::waiting::{Line, Place, Turn};
+use super::{Breakers, ConnectError, Host, Load};
 
-/// Idle connections to one host.
+type Waiting = Line<Idle, ConnectError>;
+
+/// Idle connections to one host, and those who wait for one.
 pub(crate) struct Pool {
     idle: RefCell<Vec<Idle>>,
+    line: Rc<Waiting>,
     /// Set once the host is gone: what comes back is closed.
     closed: Cell<bool>,
 }
@@ -30,29 +37,47 @@ pub(crate) struct Idle {
 pub(crate) struct Counted {
     host: Arc<Load>,
     cluster: Arc<Load>,
+    /// Who might make another one when this one is gone.
+    line: Option<Rc<Waiting>>,
 }
 
 impl Counted {
     /// Counts a connection; `None` when the cluster has as many as it may.
-    pub(crate) fn new(host: &Host, cluster: &ClusterEntry, limit: u32) -> Option<Counted> {
-        if !Load::take(&cluster.load.connections, limit) {
+    pub(crate) fn new(host: &Host, breakers: Breakers<'_>) -> Option<Counted> {
+        Counted::up_to(breakers.limits.max_connections, host, breakers)
+    }
+
+    fn up_to(limit: u32, host: &Host, breakers: Breakers<'_>) -> Option<Counted> {
+        if !take(&breakers.load.connections, limit) {
             return None;
         }
-        Load::take(&host.load.connections, u32::MAX);
-        Some(Counted { host: host.load.clone(), cluster: cluster.load.clone() })
+        take(&host.load.connections, u32::MAX);
+        Some(Counted { host: host.load.clone(), cluster: breakers.load.clone(), line: None })
+    }
+
+    /// Counts one of a pool. A pool may always have one: whoever waits there would otherwise wait for ever.
+    fn of_pool(line: &Rc<Waiting>, host: &Host, breakers: Breakers<'_>) -> Option<Counted> {
+        let limit = if line.open() == 0 { u32::MAX } else { breakers.limits.max_connections };
+        let mut counted = Counted::up_to(limit, host, breakers)?;
+        line.opened();
+        counted.line = Some(line.clone());
+        Some(counted)
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        Load::give(&self.host.connections);
-        Load::give(&self.cluster.connections);
+        give(&self.host.connections);
+        give(&self.cluster.connections);
+        if let Some(line) = &self.line {
+            line.closed();
+        }
     }
 }
 
 impl Pool {
     pub(crate) fn new() -> Pool {
-        Pool { idle: RefCell::new(Vec::new()), closed: Cell::new(false) }
+        Pool { idle: RefCell::default(), line: Rc::new(Line::new()), closed: Cell::new(false) }
     }
 
     /// An idle connection that is still good.
@@ -66,9 +91,30 @@ impl Pool {
         }
     }
 
+    /// Waits until there is an idle connection, or the right to make one.
+    pub(crate) async fn wait(&self, host: &Host, breakers: Breakers<'_>) -> Turn<Idle, Counted, ConnectError> {
+        let waiter = Waiter { pool: self, place: self.line.join() };
+        poll_fn(|cx| {
+            let turn = self.line.poll(cx, &waiter.place, || Counted::of_pool(&self.line, host, breakers));
+            // Who wants a new one and may not make it takes what there is.
+            match turn.is_pending().then(|| self.take()).flatten() {
+                Some(idle) => Poll::Ready(Turn::Given(idle)),
+                None => turn,
+            }
+        })
+        .await
+    }
+
+    /// Tells those who wait that no connection can be made: they have waited long enough.
+    pub(crate) fn fail(&self, error: &ConnectError) {
+        self.line.fail(|| error.again());
+    }
+
     /// Keeps a connection for the next request.
     pub(crate) fn put(&self, connection: Idle) {
-        if !self.closed.get() {
+        if let Some(connection) = self.line.give(connection)
+            && !self.closed.get()
+        {
             self.idle.borrow_mut().push(connection);
         }
     }
@@ -87,6 +133,20 @@ impl Pool {
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.idle.borrow().len()
+    }
+}
+
+/// Someone in the line, until dropped.
+struct Waiter<'a> {
+    pool: &'a Pool,
+    place: Rc<Place<Idle, ConnectError>>,
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        if let Some(connection) = self.pool.line.leave(&self.place) {
+            self.pool.put(connection);
+        }
     }
 }
 

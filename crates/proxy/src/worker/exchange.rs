@@ -16,20 +16,21 @@ use super::cors::{self, Cors};
 use super::http::{After, Client};
 use super::io::write_all;
 use super::record::Record;
-use super::reply::{Reply, answer};
+use super::reply::{Reply, answer, is_grpc};
 use super::retry::{self, Reset};
 use super::scratch::Scratch;
 use super::transfer::{Failure, Replay, Transfer};
 use super::upstream_request::{Lost, Timers, Unconnected, Upstream, client_is_gone, is_coming};
 use super::{fault, hash, mirror, request, response, tcp};
 use crate::config::{
-    Action, Destination, Discovery, Fault, Forward, HostRewrite, HttpFilterKind, HttpManager, LbPolicy,
-    Limits as Breakers, Priority, RequireTls, RetryPolicy, Route, RouteSource, RouteTable, RouterOptions, VirtualHost,
+    Action, Destination, Discovery, Fault, Forward, HostRewrite, HttpFilterKind, HttpManager, LbPolicy, RequireTls,
+    RetryPolicy, Route, RouteSource, RouteTable, RouterOptions, VirtualHost,
 };
 use crate::headers::Protocol;
 use crate::route::{ClientTls, Request, tls_redirect};
 use crate::snapshot::Snapshot;
-use crate::upstream::{Load, WorkerCluster, WorkerHost};
+use crate::upstream::outlier::{self, grpc_to_http};
+use crate::upstream::{Breakers, ClusterEntry, Permit, WorkerCluster, WorkerHost};
 
 /// Serves one request whose head has been read.
 pub(crate) async fn exchange(
@@ -218,20 +219,14 @@ impl Job<'_> {
         self.rewrite(client, scratch, record, destination, options);
         self.mirror(client, scratch, upgrade);
 
-        let breakers = match self.forward.priority {
-            Priority::Default => &entry.config.limits,
-            Priority::High => &entry.config.high_priority_limits,
-        };
+        let breakers = entry.breakers(self.forward.priority);
         let metrics = &cluster.metrics;
-        let Some(_counted) = Counted::take(&entry.load, breakers.max_requests) else {
-            metrics.overflows().inspect(|counter| counter.inc());
-            return Err(overflow());
-        };
         let retry = self.forward.retry.as_deref().filter(|policy| retry::applies(policy, &scratch.request));
         let mut timers = Timers { route: self.forward.timeout.map(|t| Box::pin(sleep(t))), attempt: None };
         let mut body = self.body(client, upgrade, retry);
         let mut tried: Vec<Rc<WorkerHost>> = Vec::new();
         let mut fresh = false;
+        let mut retrying = None;
         loop {
             record.attempts += 1;
             metrics.requests().inspect(|counter| counter.inc());
@@ -251,6 +246,7 @@ impl Job<'_> {
                 job: self,
                 host: &host,
                 cluster: &cluster,
+                entry: &entry,
                 breakers,
                 retry,
                 options,
@@ -258,6 +254,7 @@ impl Job<'_> {
                 upgrade,
                 fresh,
                 was_reused: false,
+                retrying: &mut retrying,
             };
             let began = Instant::now();
             let outcome = attempt.run(client, scratch, record, &mut body, &mut timers).await?;
@@ -283,13 +280,17 @@ impl Job<'_> {
                 fresh = true;
                 continue;
             }
-            let again = match (retry, reset) {
-                (Some(policy), Some(reset)) => retry::on_reset(policy, reset, reset != Reset::Connect),
-                (Some(_), None) => true,
-                (None, _) => false,
-            };
+            if let Some(outcome) = reset.and_then(Reset::outcome) {
+                entry.report(&host.host, outcome);
+            }
             let retries = record.attempts - 1;
-            if let Some(policy) = retry.filter(|policy| again && replayable && retries < policy.max) {
+            if let (Some(policy), Some(reset)) = (retry, reset) {
+                retrying = None;
+                if replayable && retry::on_reset(policy, reset, reset != Reset::Connect) {
+                    retrying = self.retry(record, breakers, policy);
+                }
+            }
+            if let Some(policy) = retry.filter(|_| retrying.is_some()) {
                 if !pause_for(client, retry::pause(policy, retries)).await {
                     record.flags.set(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
                     record.details = Cow::Borrowed("downstream_remote_disconnect");
@@ -300,12 +301,24 @@ impl Job<'_> {
                 fresh = false;
                 continue;
             }
-            let retried = record.attempts > 1;
-            if again && retried {
-                record.flags.set(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
+            if reset == Some(Reset::Overflow) {
+                metrics.overflows().inspect(|counter| counter.inc());
             }
-            return Err(self.failed(record, reset.unwrap_or(Reset::Terminated), failure, retried));
+            return Err(self.failed(record, reset.unwrap_or(Reset::Terminated), failure, retries > 0));
         }
+    }
+
+    /// The right to try again, if any is left to this request and to all of them together.
+    fn retry<'e>(&self, record: &mut Record, breakers: Breakers<'e>, policy: &RetryPolicy) -> Option<Permit<'e>> {
+        if record.attempts > policy.max {
+            record.flags.set(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
+            return None;
+        }
+        let permit = breakers.retry();
+        if permit.is_none() {
+            record.flags.set(ResponseFlags::UPSTREAM_OVERFLOW);
+        }
+        permit
     }
 
     /// What the client is told when there is no response.
@@ -320,6 +333,7 @@ impl Job<'_> {
             }
             Reset::Connect => (503, "remote connection failure", ResponseFlags::UPSTREAM_CONNECTION_FAILURE),
             Reset::Protocol => (502, "protocol error", ResponseFlags::UPSTREAM_PROTOCOL_ERROR),
+            Reset::Overflow => (503, "overflow", ResponseFlags::UPSTREAM_OVERFLOW),
             _ => (503, "connection termination", ResponseFlags::UPSTREAM_CONNECTION_TERMINATION),
         };
         let retried = if retried { "retried and the latest " } else { "" };
@@ -332,6 +346,9 @@ impl Job<'_> {
         record.failure = failure;
         let mut reply = Reply::new(status, "").body(body.into_bytes()).flags(flag);
         reply.details = Cow::Owned(details);
+        if reset == Reset::Overflow && !self.router().suppress_envoy_headers {
+            reply = reply.header(HeaderId::XEnvoyOverloaded, *b"true");
+        }
         self.count(record, reply)
     }
 
@@ -520,28 +537,24 @@ fn malformed() -> Reply {
         .close()
 }
 
-fn overflow() -> Reply {
-    Reply::new(503, "upstream_reset_before_response_started{overflow}")
-        .body(&b"upstream connect error or disconnect/reset before headers. reset reason: overflow"[..])
-        .flags(ResponseFlags::UPSTREAM_OVERFLOW)
-        .header(HeaderId::XEnvoyOverloaded, *b"true")
-}
-
 /// One attempt of a [`Job`].
-struct Attempt<'a> {
+struct Attempt<'a, 'e> {
     job: &'a Job<'a>,
     host: &'a WorkerHost,
     cluster: &'a WorkerCluster,
-    breakers: &'a Breakers,
+    entry: &'e ClusterEntry,
+    breakers: Breakers<'e>,
     retry: Option<&'a RetryPolicy>,
     options: RouterOptions,
     cookies: &'a [Vec<u8>],
     upgrade: bool,
     fresh: bool,
     was_reused: bool,
+    /// What makes this one of the cluster's retries.
+    retrying: &'a mut Option<Permit<'e>>,
 }
 
-impl Attempt<'_> {
+impl Attempt<'_, '_> {
     async fn run(
         &mut self,
         client: &mut Client,
@@ -550,21 +563,34 @@ impl Attempt<'_> {
         body: &mut Option<Transfer>,
         timers: &mut Timers,
     ) -> Result<Outcome, Reply> {
-        let _counted = Counted::take(&self.host.host.load, u32::MAX);
-        let mut upstream =
-            match Upstream::obtain(self.cluster, self.host, self.fresh, self.breakers.max_connections).await {
+        let _counted = Permit::count(&self.host.host.load.requests);
+        let overflow = || Ok(Outcome::Failed(Reset::Overflow, Cow::Borrowed("")));
+        let idle = if self.fresh { None } else { Upstream::idle(self.host) };
+        let mut upstream = match idle {
+            Some(upstream) => upstream,
+            None => match Upstream::obtain(&self.entry.config, self.host, self.breakers, client, body, timers).await {
                 Ok(upstream) => upstream,
-                Err(Unconnected::Overflow) => return Err(overflow()),
+                Err(Unconnected::Overflow) => {
+                    record.host = None;
+                    return overflow();
+                }
                 Err(Unconnected::Failed(error)) => {
                     self.cluster.metrics.connect_failures().inspect(|counter| counter.inc());
                     return Ok(Outcome::Failed(Reset::Connect, describe(error)));
                 }
-            };
+                Err(Unconnected::Lost(lost)) => return self.lost(lost, record),
+            },
+        };
+        let Some(_active) = self.breakers.request() else {
+            upstream.reuse(&client.worker, None);
+            return overflow();
+        };
+        self.entry.report(&self.host.host, outlier::Outcome::Connected);
         self.was_reused = upstream.reused;
         if !upstream.reused {
             self.cluster.metrics.connections().inspect(|counter| counter.inc());
         }
-        let config = &self.cluster.entry().config;
+        let config = &self.entry.config;
         let limits = Limits {
             head_bytes: config.http.max_header_bytes as usize,
             fields: config.http.max_header_count as usize,
@@ -593,6 +619,7 @@ impl Attempt<'_> {
         match got {
             Ok(meta) => {
                 record.response_start = Some(Instant::now());
+                self.report(scratch);
                 self.respond(client, scratch, record, body, timers, upstream, meta, sent_at).await
             }
             Err(lost) => {
@@ -607,7 +634,10 @@ impl Attempt<'_> {
             Lost::Reset => Ok(Outcome::Failed(Reset::Terminated, Cow::Borrowed(""))),
             Lost::Protocol => Ok(Outcome::Failed(Reset::Protocol, Cow::Borrowed(""))),
             Lost::TryTimeout => Ok(Outcome::Failed(Reset::Timeout, Cow::Borrowed(""))),
-            Lost::Timeout => Err(self.job.failed(record, Reset::Timeout, Cow::Borrowed(""), false)),
+            Lost::Timeout => {
+                self.entry.report(&self.host.host, outlier::Outcome::TimedOut);
+                Err(self.job.failed(record, Reset::Timeout, Cow::Borrowed(""), false))
+            }
             Lost::Client(Failure::Malformed) => Err(malformed()),
             Lost::Client(_) => {
                 record.flags.set(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
@@ -617,10 +647,22 @@ impl Attempt<'_> {
         }
     }
 
+    /// Puts the response on the host's record; gRPC has its errors elsewhere than in the status.
+    #[inline]
+    fn report(&self, scratch: &Scratch) {
+        if self.host.host.monitor.is_none() {
+            return;
+        }
+        let response = &scratch.response;
+        let grpc = is_grpc(&scratch.request).then(|| response.headers.get(HeaderId::GrpcStatus)).flatten();
+        let status = grpc.map_or(response.status, grpc_to_http);
+        self.entry.report(&self.host.host, outlier::Outcome::Response(status));
+    }
+
     /// Sends the response on, if it is not to be tried for a better one.
     #[allow(clippy::too_many_arguments, reason = "the state of one exchange")]
     async fn respond(
-        &self,
+        &mut self,
         client: &mut Client,
         scratch: &mut Scratch,
         record: &mut Record,
@@ -630,12 +672,15 @@ impl Attempt<'_> {
         meta: ResponseMeta,
         sent_at: Instant,
     ) -> Result<Outcome, Reply> {
-        let again = self
-            .retry
-            .is_some_and(|policy| retry::on_response(policy, &scratch.response) && record.attempts <= policy.max);
-        if again && body.as_ref().is_none_or(Transfer::can_restart) {
-            upstream.close(&client.worker);
-            return Ok(Outcome::Refused);
+        *self.retrying = None;
+        if let Some(policy) = self.retry.filter(|policy| retry::on_response(policy, &scratch.response))
+            && body.as_ref().is_none_or(Transfer::can_restart)
+        {
+            *self.retrying = self.job.retry(record, self.breakers, policy);
+            if self.retrying.is_some() {
+                upstream.close(&client.worker);
+                return Ok(Outcome::Refused);
+            }
         }
         timers.attempt = None;
         upstream.input.consume(meta.len, &client.worker.blocks);
@@ -716,7 +761,7 @@ impl Attempt<'_> {
         Ok(Outcome::Over(match result {
             Ok(()) => {
                 if meta.keep_alive && !is_coming(body) {
-                    upstream.reuse(&client.worker, self.cluster.entry().config.http.max_requests_per_connection);
+                    upstream.reuse(&client.worker, self.entry.config.http.max_requests_per_connection);
                 } else {
                     upstream.close(&client.worker);
                 }
@@ -827,20 +872,5 @@ fn decimal(mut n: u64, digits: &mut [u8; 20]) -> &[u8] {
         if n == 0 {
             return &digits[at..];
         }
-    }
-}
-
-/// A request at work, counted until dropped.
-struct Counted(Arc<Load>);
-
-impl Counted {
-    fn take(load: &Arc<Load>, limit: u32) -> Option<Counted> {
-        Load::take(&load.requests, limit).then(|| Counted(load.clone()))
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        Load::give(&self.0.requests);
     }
 }

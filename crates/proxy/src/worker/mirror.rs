@@ -9,8 +9,8 @@ use tokio::io::AsyncReadExt;
 
 use super::Worker;
 use super::io::{Input, write_all};
-use crate::config::Mirror;
-use crate::upstream::{WorkerCluster, connect};
+use crate::config::{Mirror, Priority};
+use crate::upstream::{Counted, WorkerCluster, connect};
 
 /// A copy is given up after this.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -57,7 +57,15 @@ pub(crate) fn send(
     bytes.extend_from_slice(&body);
     tokio::task::spawn_local(async move {
         let whole = async {
-            let Ok(mut stream) = connect(&cluster.entry().config, host.host.address).await else { return };
+            // A copy counts against the limits as any request does.
+            let entry = cluster.entry();
+            let breakers = entry.breakers(Priority::Default);
+            let Some((pending, _connection)) = breakers.pending().zip(Counted::new(&host.host, breakers)) else {
+                return;
+            };
+            let Ok(mut stream) = connect(&entry.config, host.host.address).await else { return };
+            drop(pending);
+            let Some(_active) = breakers.request() else { return };
             if write_all(&mut stream, &bytes).await.is_ok() {
                 let mut nowhere = vec![0; 4096];
                 while matches!(stream.read(&mut nowhere).await, Ok(n) if n > 0) {}

@@ -155,7 +155,7 @@ fn compose(scratch: &mut Scratch, reply: &Reply) {
     }
 }
 
-fn is_grpc(request: &RequestHead) -> bool {
+pub(crate) fn is_grpc(request: &RequestHead) -> bool {
     request.headers.get(HeaderId::ContentType).is_some_and(|value| {
         value.strip_prefix(b"application/grpc").is_some_and(|rest| matches!(rest.first(), None | Some(b'+')))
     })

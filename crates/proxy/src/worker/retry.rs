@@ -5,6 +5,7 @@ use std::time::Duration;
 use maille_http::{HeaderId, RequestHead, ResponseHead};
 
 use crate::config::{RetryOn, RetryPolicy};
+use crate::upstream::outlier::Outcome;
 
 /// Why there is no response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,11 +18,27 @@ pub(crate) enum Reset {
     Protocol,
     /// It took too long.
     Timeout,
+    /// The cluster has as much to do as it may.
+    Overflow,
+}
+
+impl Reset {
+    /// What it says about the host.
+    pub(crate) fn outcome(self) -> Option<Outcome> {
+        match self {
+            Reset::Connect | Reset::Terminated | Reset::Protocol => Some(Outcome::Failed),
+            Reset::Timeout => Some(Outcome::TimedOut),
+            Reset::Overflow => None,
+        }
+    }
 }
 
 /// Whether a policy has it that a request without a response is tried again. `sent` says whether any of it may have reached the upstream.
 pub(crate) fn on_reset(policy: &RetryPolicy, reset: Reset, sent: bool) -> bool {
     let on = policy.on;
+    if reset == Reset::Overflow {
+        return false;
+    }
     on.has(RetryOn::RESET | RetryOn::FIVE_XX | RetryOn::GATEWAY_ERROR)
         || (on.has(RetryOn::CONNECT_FAILURE) && reset == Reset::Connect)
         || (on.has(RetryOn::RESET_BEFORE_REQUEST) && !sent)

@@ -17,9 +17,10 @@ use super::buffers::Blocks;
 use super::connection::ConnectionInfo;
 use super::io::{Input, poll_shutdown};
 use super::transfer::Transfer;
-use crate::config::{Discovery, TcpDestination, TcpProxy};
+use crate::config::{Discovery, Priority, TcpDestination, TcpProxy};
 use crate::headers::{LogValues, StreamInfo};
-use crate::upstream::{ClusterEntry, Counted, connect};
+use crate::upstream::outlier::Outcome;
+use crate::upstream::{ClusterEntry, ConnectError, Counted, connect};
 
 /// Serves a connection to its end.
 pub(crate) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, proxy: Arc<TcpProxy>, info: ConnectionInfo) {
@@ -120,16 +121,21 @@ async fn reach(
             },
         };
         facts.host = Some(host.host.address);
-        let Some(counted) = Counted::new(&host.host, &entry, entry.config.limits.max_connections) else {
+        let breakers = entry.breakers(Priority::Default);
+        let (Some(_pending), Some(counted)) = (breakers.pending(), Counted::new(&host.host, breakers)) else {
             facts.flags.set(ResponseFlags::UPSTREAM_OVERFLOW);
             return None;
         };
-        match connect(&entry.config, host.host.address).await {
-            Ok(stream) => return Some((stream, counted)),
-            Err(error) => {
-                tracing::debug!(cluster = %entry.config.name, address = %host.host.address, ?error, "cannot connect")
+        let error = match connect(&entry.config, host.host.address).await {
+            Ok(stream) => {
+                entry.report(&host.host, Outcome::Established);
+                return Some((stream, counted));
             }
-        }
+            Err(error) => error,
+        };
+        let timed_out = matches!(error, ConnectError::Timeout);
+        entry.report(&host.host, if timed_out { Outcome::TimedOut } else { Outcome::Failed });
+        tracing::debug!(cluster = %entry.config.name, address = %host.host.address, ?error, "cannot connect");
     }
     facts.flags.set(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
     None

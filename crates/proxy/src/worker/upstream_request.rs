@@ -15,7 +15,8 @@ use super::buffers::BLOCK;
 use super::http::Client;
 use super::io::{Input, poll_write};
 use super::transfer::{Failure, Transfer};
-use crate::upstream::{ConnectError, Counted, Idle, Pool, WorkerCluster, WorkerHost, connect};
+use crate::config::Cluster;
+use crate::upstream::{Breakers, ConnectError, Counted, Idle, Pool, Turn, WorkerHost, connect};
 
 /// A connection to a host, with a request on it.
 pub(crate) struct Upstream {
@@ -31,8 +32,10 @@ pub(crate) struct Upstream {
 /// Why there is no connection for a request.
 pub(crate) enum Unconnected {
     Failed(ConnectError),
-    /// The cluster has as many connections as it may.
+    /// As many requests wait for a connection as may.
     Overflow,
+    /// Something else happened first.
+    Lost(Lost),
 }
 
 /// Why the head of a response did not come.
@@ -70,27 +73,58 @@ impl Timers {
 }
 
 impl Upstream {
-    /// A connection to a host: an idle one, or a new one when `fresh` is wanted or none is left.
+    /// A connection to a host that is idle.
+    #[inline]
+    pub(crate) fn idle(host: &WorkerHost) -> Option<Upstream> {
+        host.pool.take().map(|idle| Upstream::kept(host, idle))
+    }
+
+    /// A connection to a host: a new one, or one that someone else is done with when there may be no more. In vain when
+    /// the client goes away or the time is over.
     pub(crate) async fn obtain(
-        cluster: &WorkerCluster,
+        cluster: &Cluster,
         host: &WorkerHost,
-        fresh: bool,
-        max_connections: u32,
+        breakers: Breakers<'_>,
+        client: &mut Client,
+        body: &Option<Transfer>,
+        timers: &mut Timers,
     ) -> Result<Upstream, Unconnected> {
-        if !fresh && let Some(idle) = host.pool.take() {
-            return Ok(Upstream {
-                stream: idle.stream,
-                input: Input::default(),
-                pool: host.pool.clone(),
-                counted: idle.counted,
-                requests: idle.requests,
-                reused: true,
-            });
+        // Whoever has no connection yet counts as waiting for one, even if it is being made at once.
+        let _pending = breakers.pending().ok_or(Unconnected::Overflow)?;
+        let mut made = std::pin::pin!(async {
+            let counted = match host.pool.wait(&host.host, breakers).await {
+                Turn::Given(idle) => return Ok(Upstream::kept(host, idle)),
+                Turn::Failed(error) => return Err(error),
+                Turn::Open(counted) => counted,
+            };
+            let stream = connect(cluster, host.host.address).await.inspect_err(|error| host.pool.fail(error))?;
+            let pool = host.pool.clone();
+            Ok(Upstream { stream, input: Input::default(), pool, counted, requests: 0, reused: false })
+        });
+        poll_fn(|cx| {
+            if let Poll::Ready(made) = made.as_mut().poll(cx) {
+                return Poll::Ready(made.map_err(Unconnected::Failed));
+            }
+            if !is_coming(body) && client_is_gone(cx, client) {
+                return Poll::Ready(Err(Unconnected::Lost(Lost::Client(Failure::Source))));
+            }
+            match timers.poll(cx) {
+                Some(lost) => Poll::Ready(Err(Unconnected::Lost(lost))),
+                None => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    fn kept(host: &WorkerHost, idle: Idle) -> Upstream {
+        Upstream {
+            stream: idle.stream,
+            input: Input::default(),
+            pool: host.pool.clone(),
+            counted: idle.counted,
+            requests: idle.requests,
+            reused: true,
         }
-        let entry = cluster.entry();
-        let counted = Counted::new(&host.host, &entry, max_connections).ok_or(Unconnected::Overflow)?;
-        let stream = connect(&entry.config, host.host.address).await.map_err(Unconnected::Failed)?;
-        Ok(Upstream { stream, input: Input::default(), pool: host.pool.clone(), counted, requests: 0, reused: false })
     }
 
     /// Sends a request and waits for the head of its response. `head` is what is written first, `body` what follows from the client.

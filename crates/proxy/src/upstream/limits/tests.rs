@@ -8,7 +8,7 @@ fn limits(change: impl FnOnce(&mut Limits)) -> Limits {
 
 #[test]
 fn as_many_as_the_limit_and_not_one_more() {
-    type Take = fn(&Load, &Limits) -> bool;
+    type Take = fn(Breakers<'_>) -> bool;
     // What is taken stays taken: permits are forgotten.
     fn kept(permit: Option<Permit<'_>>) -> bool {
         let taken = permit.is_some();
@@ -16,40 +16,43 @@ fn as_many_as_the_limit_and_not_one_more() {
         taken
     }
     let takes: [(&str, Take, fn(u32) -> Limits); 4] = [
-        ("requests", |l, m| kept(l.request(m)), |n| limits(|l| l.max_requests = n)),
-        ("pending", |l, m| kept(l.pending(m)), |n| limits(|l| l.max_pending_requests = n)),
-        ("retries", |l, m| kept(l.retry(m)), |n| limits(|l| l.max_retries = n)),
-        ("connections", |l, m| take(&l.connections, m.max_connections), |n| limits(|l| l.max_connections = n)),
+        ("requests", |b| kept(b.request()), |n| limits(|l| l.max_requests = n)),
+        ("pending", |b| kept(b.pending()), |n| limits(|l| l.max_pending_requests = n)),
+        ("retries", |b| kept(b.retry()), |n| limits(|l| l.max_retries = n)),
+        ("connections", |b| take(&b.load.connections, b.limits.max_connections), |n| limits(|l| l.max_connections = n)),
     ];
     for (name, take, with) in takes {
         for limit in [0, 1, 3] {
-            let (load, limits) = (Load::default(), with(limit));
-            let got = (0..5).filter(|_| take(&load, &limits)).count();
+            let (load, limits) = (Arc::default(), with(limit));
+            let got = (0..5).filter(|_| take(Breakers { load: &load, limits: &limits })).count();
             assert_eq!(got as u32, limit.min(5), "{name} limited to {limit}");
         }
-        let (load, limits) = (Load::default(), with(u32::MAX));
-        assert!((0..5).all(|_| take(&load, &limits)), "{name} without a limit");
+        let (load, limits) = (Arc::default(), with(u32::MAX));
+        assert!((0..5).all(|_| take(Breakers { load: &load, limits: &limits })), "{name} without a limit");
     }
 }
 
 #[test]
 fn a_permit_is_given_back_when_dropped() {
-    let (load, one) = (Load::default(), limits(|l| l.max_requests = 1));
-    let first = load.request(&one);
-    assert!(first.is_some() && load.request(&one).is_none());
+    let (load, one) = (Arc::<Load>::default(), limits(|l| l.max_requests = 1));
+    let breakers = Breakers { load: &load, limits: &one };
+    let first = breakers.request();
+    assert!(first.is_some() && breakers.request().is_none());
     drop(first);
-    assert!(load.request(&one).is_some());
+    assert!(breakers.request().is_some());
     assert_eq!(load.requests.load(Ordering::Relaxed), 0);
 }
 
 #[test]
 fn nothing_is_counted_that_nothing_depends_on() {
-    let load = Load::default();
-    let (_request, _retry) = (load.request(&Limits::NONE), load.retry(&Limits::NONE));
+    let load = Arc::<Load>::default();
+    let breakers = Breakers { load: &load, limits: &Limits::NONE };
+    let (_request, _retry) = (breakers.request(), breakers.retry());
     assert_eq!(load.requests.load(Ordering::Relaxed), 0);
     assert_eq!(load.retries.load(Ordering::Relaxed), 0);
     // A budget depends on the number of requests, even when that is not limited itself.
-    let _counted = load.request(&limits(|l| l.retry_budget = Some((20.0, 3))));
+    let budget = limits(|l| l.retry_budget = Some((20.0, 3)));
+    let _counted = Breakers { load: &load, limits: &budget }.request();
     assert_eq!(load.requests.load(Ordering::Relaxed), 1);
 }
 
@@ -68,10 +71,11 @@ fn a_retry_budget_is_a_share_of_what_is_going_on() {
     for (budget, requests, pending, most) in cases {
         // The other limit on retries does not count beside a budget.
         let limits = limits(|l| (l.retry_budget, l.max_retries) = (Some(budget), 0));
-        let load = Load::default();
+        let load = Arc::<Load>::default();
         load.requests.store(requests, Ordering::Relaxed);
         load.pending.store(pending, Ordering::Relaxed);
-        let permits: Vec<_> = std::iter::from_fn(|| load.retry(&limits)).take(100).collect();
+        let breakers = Breakers { load: &load, limits: &limits };
+        let permits: Vec<_> = std::iter::from_fn(|| breakers.retry()).take(100).collect();
         assert_eq!(permits.len(), most, "{budget:?} of {requests}+{pending}");
     }
 }

@@ -10,11 +10,11 @@ use super::{Monitor, Tally, reset};
 use crate::config::OutlierDetection;
 
 /// Watches the hosts of one cluster.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Detector {
     hosts: BTreeMap<SocketAddr, Watched>,
-    /// When the interval is over.
-    next: Instant,
+    /// When the interval is over; `None` before the first.
+    next: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -55,11 +55,6 @@ pub(crate) enum Verdict {
 }
 
 impl Detector {
-    /// Watches no host yet.
-    pub(crate) fn new(config: &OutlierDetection, now: Instant) -> Detector {
-        Detector { hosts: BTreeMap::new(), next: now + config.interval }
-    }
-
     /// Watches these hosts from now on. What is known of those that stay is kept.
     pub(crate) fn watch<'a>(&mut self, hosts: impl IntoIterator<Item = (SocketAddr, &'a Arc<Monitor>)>) {
         let mut old = std::mem::take(&mut self.hosts);
@@ -75,9 +70,9 @@ impl Detector {
         }
     }
 
-    /// When [`Detector::tick`] has something to do.
-    pub(crate) fn next(&self) -> Instant {
-        self.next
+    /// When [`Detector::tick`] has something to do. The first interval begins when this is first asked.
+    pub(crate) fn next(&mut self, config: &OutlierDetection, now: Instant) -> Instant {
+        *self.next.get_or_insert(now + interval(config))
     }
 
     /// Looks at the hosts that have just failed once too often.
@@ -113,10 +108,10 @@ impl Detector {
         random: &mut impl FnMut() -> u64,
     ) -> Vec<Verdict> {
         let mut verdicts = Vec::new();
-        if now < self.next {
+        if now < self.next(config, now) {
             return verdicts;
         }
-        self.next = now + config.interval;
+        self.next = Some(now + interval(config));
         for (address, host) in &mut self.hosts {
             if host.is_due(config, now) {
                 host.release(now);
@@ -244,6 +239,11 @@ impl Reason {
             Reason::FailurePercentageLocalOrigin => config.enforcing_failure_percentage_local_origin,
         }
     }
+}
+
+/// The interval, within what a clock can add.
+fn interval(config: &OutlierDetection) -> Duration {
+    config.interval.clamp(Duration::from_millis(1), Duration::from_secs(365 * 24 * 3600))
 }
 
 /// The rate of success below which a host is an outlier: so many standard deviations below the mean.

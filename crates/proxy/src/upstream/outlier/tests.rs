@@ -49,8 +49,9 @@ impl Scene {
     fn new(config: OutlierDetection, hosts: usize, dice: u64) -> Scene {
         let now = Instant::now();
         let monitors: Vec<_> = (0..hosts).map(|_| Arc::new(Monitor::default())).collect();
-        let mut scene = Scene { config, detector: Detector::new(&config, now), monitors, now, dice };
+        let mut scene = Scene { config, detector: Detector::default(), monitors, now, dice };
         scene.watch();
+        assert_eq!(scene.detector.next(&config, now), now + config.interval);
         scene
     }
 
@@ -333,5 +334,5 @@ fn verdicts_name_host_and_reason() {
     assert_eq!(scene.detector.look(&config, scene.now, &mut || 0), [], "once is enough");
     let then = scene.now + Duration::from_secs(30);
     assert_eq!(scene.detector.tick(&config, then, &mut || 0), [Verdict::Released(address(1))]);
-    assert_eq!(scene.detector.next(), then + config.interval);
+    assert_eq!(scene.detector.next(&config, then), then + config.interval);
 }
