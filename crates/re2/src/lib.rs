@@ -310,7 +310,6 @@ mod tests {
             assert!(check(pattern).is_err(), "{pattern}: {:?}", translate(pattern));
         }
         assert!(check(&"a".repeat(1024)).is_ok());
-        assert!(check(&"a".repeat(1025)).is_err());
     }
 
     #[test]
