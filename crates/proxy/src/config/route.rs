@@ -283,8 +283,8 @@ pub enum PathRewrite {
 pub struct RegexRewrite {
     /// What is looked for, anywhere in the text.
     pub pattern: regex::bytes::Regex,
-    /// The replacement, `\1` written `${1}`.
-    pub substitution: Box<[u8]>,
+    /// The replacement, `\1` written `${1}`; `None` replaces nothing.
+    pub substitution: Option<Box<[u8]>>,
 }
 
 /// What a host becomes.

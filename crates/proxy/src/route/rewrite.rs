@@ -123,6 +123,7 @@ impl RegexRewrite {
     /// From an expression and a replacement in RE2's manner (`\1`, `\\`); an error is about the replacement.
     pub fn new(pattern: Regex, substitution: &str) -> Result<RegexRewrite, String> {
         let mut out = String::new();
+        let mut groups = 0;
         let mut chars = substitution.chars();
         while let Some(c) = chars.next() {
             match c {
@@ -130,11 +131,8 @@ impl RegexRewrite {
                 '\\' => match chars.next() {
                     Some('\\') => out.push('\\'),
                     Some(digit) if digit.is_ascii_digit() => {
-                        let group = digit as usize - '0' as usize;
-                        if group >= pattern.captures_len() {
-                            return Err(format!("the substitution uses \\{group}, which the regex does not capture"));
-                        }
-                        out.push_str(&format!("${{{group}}}"));
+                        groups = groups.max(digit as usize - '0' as usize);
+                        out.push_str(&format!("${{{digit}}}"));
                     }
                     other => {
                         let what = other.map(String::from).unwrap_or_default();
@@ -144,11 +142,16 @@ impl RegexRewrite {
                 c => out.push(c),
             }
         }
-        Ok(RegexRewrite { pattern, substitution: out.into_bytes().into() })
+        // RE2 replaces nothing at all when the replacement names a group that the expression does not have.
+        let has_groups = groups < pattern.captures_len();
+        Ok(RegexRewrite { pattern, substitution: has_groups.then(|| out.into_bytes().into()) })
     }
 
     /// The text with every match replaced.
     pub fn apply(&self, text: &[u8]) -> Vec<u8> {
-        self.pattern.replace_all(text, &*self.substitution).into_owned()
+        match &self.substitution {
+            Some(substitution) => self.pattern.replace_all(text, &**substitution).into_owned(),
+            None => text.to_vec(),
+        }
     }
 }

@@ -5,9 +5,9 @@ use maille_http::{Name, RequestHead};
 
 use super::*;
 use crate::config::{
-    Action, Case, Cidr, DirectResponse, DownstreamTransport, FilterChain, FullRegex, HeaderMatcher, Network, PathMatcher,
-    PathRewrite, QueryMatcher, QueryValue, Redirect, RegexRewrite, Route, RouteMatcher, StringMatcher, TlsMatcher,
-    ValueMatcher,
+    Action, Case, Cidr, DirectResponse, DownstreamTransport, FilterChain, FullRegex, HeaderMatcher, Network,
+    PathMatcher, PathRewrite, QueryMatcher, QueryValue, Redirect, RegexRewrite, Route, RouteMatcher, StringMatcher,
+    TlsMatcher, ValueMatcher,
 };
 use crate::headers::HeaderMutations;
 
@@ -249,13 +249,14 @@ fn paths_are_rewritten_and_the_query_stays() {
         assert_eq!(original.is_some(), path != expected, "{path}");
     }
     let pattern = regex::bytes::Regex::new("(a)").unwrap();
-    assert!(RegexRewrite::new(pattern.clone(), r"\2").is_err());
+    assert_eq!(RegexRewrite::new(pattern.clone(), r"b\2").unwrap().apply(b"aa"), b"aa", "there is no second group");
     assert!(RegexRewrite::new(pattern, r"\x").is_err());
 }
 
 #[test]
 fn redirects_go_where_envoy_sends_them() {
-    let plain = || Redirect { status: 301, scheme: None, host: None, port: None, path: PathRewrite::None, strip_query: false };
+    let plain =
+        || Redirect { status: 301, scheme: None, host: None, port: None, path: PathRewrite::None, strip_query: false };
     let full = |text: &str| PathRewrite::Full(text.as_bytes().into());
     let prefix = route("", matcher(PathMatcher::Prefix(b"/p"[..].into(), Case::Sensitive)));
     for (redirect, host, path, expected) in [
