@@ -12,8 +12,8 @@ use maille_xds::{TypeUrl, World};
 
 use crate::compile::{self, Refused};
 use crate::config::{
-    Action, Direction, DownstreamTls, DownstreamTransport, FilterChain, HttpManager, Listener, ListenerFilterKind, Network,
-    RequireTls, RouteSource, RouteTable, SecretSource, TcpDestination,
+    Action, Direction, DownstreamTls, DownstreamTransport, FilterChain, HttpManager, Listener, ListenerFilterKind,
+    Network, RequireTls, RouteSource, RouteTable, SecretSource, TcpDestination,
 };
 use crate::route::{ClientTls, Connection, Request};
 
@@ -243,8 +243,7 @@ impl Tables {
             return Err(Failure::TlsRedirect);
         }
         let presented = call.tls == CallTls::Mutual;
-        let request =
-            Request { head: &head, random: call.random, tls: ClientTls { presented, validated: presented } };
+        let request = Request { head: &head, random: call.random, tls: ClientTls { presented, validated: presented } };
         let route = host.route(&request).ok_or(Failure::NoRoute)?;
         outcome.route = Some(route.name.clone());
         if let Action::Forward(forward) = &route.action {
