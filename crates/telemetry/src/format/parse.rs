@@ -90,7 +90,6 @@ fn operator<N>(command: &Command<'_>, name: &mut impl FnMut(&str) -> N) -> Resul
         Some(arguments) if !arguments.is_empty() => Ok(arguments),
         _ => Err(format!("%{what}% needs arguments: %{what}(…)%")),
     };
-    let length_allowed = || Ok::<(), String>(());
     let no_length = || match command.length {
         Some(_) => Err(format!("%{what}% takes no length")),
         None => Ok(()),
@@ -104,10 +103,7 @@ fn operator<N>(command: &Command<'_>, name: &mut impl FnMut(&str) -> N) -> Resul
         "UPSTREAM_METADATA" => Ok(Operator::UpstreamMetadata(path(required()?))),
         "CLUSTER_METADATA" => Ok(Operator::ClusterMetadata(path(required()?))),
         "ENVIRONMENT" => Ok(Operator::Environment(std::env::var(required()?).ok().map(Box::from))),
-        "PATH" => {
-            length_allowed()?;
-            path_operator(command.arguments.unwrap_or_default())
-        }
+        "PATH" => path_operator(command.arguments.unwrap_or_default()),
         "START_TIME" | "EMIT_TIME" => {
             no_length()?;
             let format = TimeFormat::parse(command.arguments.unwrap_or_default())?;

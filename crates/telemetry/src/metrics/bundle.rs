@@ -1,8 +1,9 @@
 //! The metrics of a cluster, of an HTTP connection manager and of a service's requests, under Envoy's and Istio's names.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::time::Duration;
 
+use crate::flags::ResponseFlags;
 use crate::metrics::{Counter, Gauge, Histogram, Registry};
 
 /// Makes a metric when it is first used; a name that is taken by another kind counts nowhere.
@@ -126,12 +127,20 @@ bundle! {
     }
 }
 
+/// A status and flags that requests ended with, and their counter.
+#[derive(Debug)]
+struct Ending {
+    status: u16,
+    flags: ResponseFlags,
+    counter: Option<Counter>,
+}
+
 /// Istio's request metrics, for one pair of source and destination, on one worker.
 #[derive(Debug)]
 pub struct RequestMetrics {
     registry: Registry,
     labels: Vec<(&'static str, Box<str>)>,
-    statuses: std::cell::RefCell<Vec<((u16, crate::flags::ResponseFlags), Option<Counter>)>>,
+    endings: RefCell<Vec<Ending>>,
     time: Lazy<Histogram>,
 }
 
@@ -141,20 +150,19 @@ impl RequestMetrics {
         RequestMetrics {
             registry: registry.clone(),
             labels: labels.iter().map(|(name, value)| (*name, (*value).into())).collect(),
-            statuses: Default::default(),
+            endings: RefCell::default(),
             time: Lazy::new(),
         }
     }
 
     /// Counts a request that ended.
-    pub fn observe(&self, status: u16, flags: crate::flags::ResponseFlags, took: Duration) {
-        let mut statuses = self.statuses.borrow_mut();
-        let place = statuses.iter().position(|(key, _)| *key == (status, flags)).unwrap_or_else(|| {
-            let counter = self.counter(status, flags);
-            statuses.push(((status, flags), counter));
-            statuses.len() - 1
+    pub fn observe(&self, status: u16, flags: ResponseFlags, took: Duration) {
+        let mut endings = self.endings.borrow_mut();
+        let place = endings.iter().position(|e| e.status == status && e.flags == flags).unwrap_or_else(|| {
+            endings.push(Ending { status, flags, counter: self.counter(status, flags) });
+            endings.len() - 1
         });
-        if let Some((_, Some(counter))) = statuses.get(place) {
+        if let Some(Ending { counter: Some(counter), .. }) = endings.get(place) {
             counter.inc();
         }
         let labels = || self.labels.iter().map(|(name, value)| (*name, value.as_ref())).collect::<Vec<_>>();
@@ -164,7 +172,7 @@ impl RequestMetrics {
         }
     }
 
-    fn counter(&self, status: u16, flags: crate::flags::ResponseFlags) -> Option<Counter> {
+    fn counter(&self, status: u16, flags: ResponseFlags) -> Option<Counter> {
         let status = status.to_string();
         let mut text = Vec::new();
         flags.write_short(&mut text);
