@@ -114,7 +114,7 @@ pub fn listener(proto: &proto::Listener) -> Result<Listener, Refused> {
         chains: chains.or_else(|error| at.field("filter_chains").refuse(error.to_string()))?,
         default_chain: default_chain.map(|(_, chain)| chain),
         buffer_limit: number(per_connection_buffer_limit_bytes).unwrap_or(BUFFER_BYTES),
-        reuse_port: enable_reuse_port.map_or(true, |v| v.value) || *reuse_port,
+        reuse_port: enable_reuse_port.is_none_or(|v| v.value) || *reuse_port,
         exact_balance: match balance {
             None => false,
             Some(BalanceType::ExactBalance(_)) => true,
