@@ -1,0 +1,6 @@
+//! A proxy with a fixed configuration in front of backends that are slow, broken or not there: what its limits and its
+//! judgement of hosts come to, as clients see it.
+
+mod limits;
+mod outliers;
+mod support;

@@ -1,0 +1,146 @@
+//! Outlier detection: hosts that fail are left alone, and given another chance.
+
+use std::time::Duration;
+
+use maille_xds::types::cluster::OutlierDetection;
+use maille_xds::types::cluster::cluster::CommonLbConfig;
+use maille_xds::types::kind::Percent;
+use maille_xds::types::{self, UInt32Value};
+
+use crate::support::{Answer, Backend, Config, Proxy, wait};
+
+fn number(value: u32) -> Option<UInt32Value> {
+    Some(UInt32Value { value })
+}
+
+fn milliseconds(n: i32) -> Option<types::Duration> {
+    Some(types::Duration { seconds: 0, nanos: n * 1_000_000 })
+}
+
+/// Three failures in a row, and any share of the hosts.
+fn detection() -> OutlierDetection {
+    OutlierDetection {
+        consecutive_5xx: number(3),
+        max_ejection_percent: number(100),
+        enforcing_success_rate: number(0),
+        ..OutlierDetection::default()
+    }
+}
+
+/// What Istio sets beside it: all hosts may be ejected, and then none is used.
+fn no_panic(config: &mut Config) {
+    let healthy_panic_threshold = Some(Percent { value: 0.0 });
+    config.cluster.common_lb_config = Some(CommonLbConfig { healthy_panic_threshold, ..CommonLbConfig::default() });
+}
+
+/// Waits until twenty requests in a row get such an answer.
+fn wait_for_twenty(proxy: &Proxy, what: &str, so: impl Fn(&Answer) -> bool) {
+    wait(what, || (0..20).all(|_| so(&proxy.get("/"))));
+}
+
+#[test]
+fn a_host_that_fails_is_left_alone_and_comes_back() {
+    let (good, bad) = (Backend::start(), Backend::start());
+    bad.answer_with(500);
+    let proxy = Proxy::start(&[&good, &bad], |config| {
+        let fast =
+            OutlierDetection { interval: milliseconds(50), base_ejection_time: milliseconds(500), ..detection() };
+        config.cluster.outlier_detection = Some(fast);
+    });
+    let before = bad.see(|state| state.requests);
+    wait_for_twenty(&proxy, "only the good one answers", |answer| answer.status == 200);
+    let failed = bad.see(|state| state.requests) - before;
+    assert!(failed >= 3, "ejected after {failed} failures");
+    bad.answer_with(200);
+    let then = bad.see(|state| state.requests);
+    wait("it is used again", || {
+        assert_eq!(proxy.get("/").status, 200);
+        bad.see(|state| state.requests) > then
+    });
+}
+
+#[test]
+fn ejected_for_good_it_gets_no_more_requests() {
+    let (good, bad) = (Backend::start(), Backend::start());
+    bad.answer_with(503);
+    let proxy = Proxy::start(&[&good, &bad], |config| config.cluster.outlier_detection = Some(detection()));
+    wait_for_twenty(&proxy, "only the good one answers", |answer| answer.status == 200);
+    let seen = bad.see(|state| state.requests);
+    for _ in 0..100 {
+        assert_eq!(proxy.get("/").status, 200);
+    }
+    assert_eq!(bad.see(|state| state.requests), seen);
+}
+
+#[test]
+fn failures_below_the_number_and_other_errors_do_not_count() {
+    let backend = Backend::start();
+    let proxy = Proxy::start(&[&backend], |config| {
+        no_panic(config);
+        config.cluster.outlier_detection = Some(detection());
+    });
+    for round in 0..10 {
+        for status in [500, 503, 404] {
+            backend.answer_with(status);
+            assert_eq!(proxy.get("/").status, status, "round {round}");
+        }
+    }
+}
+
+#[test]
+fn hosts_that_cannot_be_reached_are_failing_too() {
+    let (good, absent) = (Backend::start(), Backend::absent());
+    let proxy = Proxy::start(&[&good, &absent], |config| config.cluster.outlier_detection = Some(detection()));
+    wait_for_twenty(&proxy, "only the good one is tried", |answer| answer.status == 200);
+}
+
+#[test]
+fn so_are_those_that_do_not_answer() {
+    let (good, silent) = (Backend::start(), Backend::start());
+    good.release();
+    let proxy = Proxy::start(&[&good, &silent], |config| {
+        config.cluster.outlier_detection = Some(detection());
+        config.held.timeout = milliseconds(50);
+    });
+    wait("only the good one is asked", || (0..10).all(|_| proxy.get("/held").status == 200));
+}
+
+#[test]
+fn when_all_are_ejected_the_threshold_of_panic_decides() {
+    let backends = [Backend::start(), Backend::start()];
+    backends.iter().for_each(|backend| backend.answer_with(500));
+    let proxy = Proxy::start(&backends.each_ref(), |config| {
+        no_panic(config);
+        config.cluster.outlier_detection = Some(detection());
+    });
+    wait_for_twenty(&proxy, "nobody is left", |answer| answer.status == 503 && answer.body == "no healthy upstream");
+    proxy.get("/it");
+    assert_eq!(proxy.logged("/it"), "UH no_healthy_upstream -");
+
+    // By default, with less than half of them left, health is disregarded.
+    let backends = [Backend::start(), Backend::start()];
+    backends.iter().for_each(|backend| backend.answer_with(500));
+    let proxy = Proxy::start(&backends.each_ref(), |config| config.cluster.outlier_detection = Some(detection()));
+    for _ in 0..50 {
+        assert_eq!(proxy.get("/").status, 500);
+    }
+}
+
+#[test]
+fn with_few_hosts_none_is_ejected_by_default() {
+    let (good, bad) = (Backend::start(), Backend::start());
+    bad.answer_with(500);
+    let proxy = Proxy::start(&[&good, &bad], |config| {
+        config.cluster.outlier_detection = Some(OutlierDetection { max_ejection_percent: None, ..detection() });
+    });
+    for _ in 0..40 {
+        proxy.get("/");
+    }
+    // Enough time for a mistake to show.
+    std::thread::sleep(Duration::from_millis(50));
+    let seen = bad.see(|state| state.requests);
+    for _ in 0..10 {
+        proxy.get("/");
+    }
+    assert_eq!(bad.see(|state| state.requests), seen + 5);
+}
