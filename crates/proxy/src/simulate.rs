@@ -303,3 +303,6 @@ fn head(call: &Call) -> RequestHead {
     head.set_scheme(if call.tls == CallTls::None { Scheme::Http } else { Scheme::Https });
     head
 }
+
+#[cfg(test)]
+mod tests;

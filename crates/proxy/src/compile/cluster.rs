@@ -226,7 +226,7 @@ fn dns(at: &At<'_>, proto: &proto::Cluster) -> Compiled<DnsOptions> {
         proto.dns_failure_refresh_rate.as_ref().map(|cluster::RefreshRate { base_interval, max_interval }| {
             let at = at.field("dns_failure_refresh_rate");
             let base = at.duration("base_interval", base_interval)?.unwrap_or(DNS_REFRESH);
-            Ok((base, at.duration("max_interval", max_interval)?.unwrap_or(base * 10)))
+            Ok((base, at.duration("max_interval", max_interval)?.unwrap_or(base.saturating_mul(10))))
         });
     Ok(DnsOptions {
         refresh: at.duration("dns_refresh_rate", &proto.dns_refresh_rate)?.unwrap_or(DNS_REFRESH),

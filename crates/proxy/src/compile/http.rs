@@ -143,7 +143,7 @@ pub(crate) fn http_manager(at: &At<'_>, proto: &HttpConnectionManager) -> Compil
             _ => StripPort::No,
         },
         strip_trailing_host_dot: *strip_trailing_host_dot,
-        max_header_bytes: number(max_request_headers_kb).unwrap_or(MAX_HEADER_KB) * 1024,
+        max_header_bytes: number(max_request_headers_kb).unwrap_or(MAX_HEADER_KB).saturating_mul(1024),
         max_header_count: common.max_headers,
         underscores: common.underscores,
         timeouts: HttpTimeouts {

@@ -265,7 +265,7 @@ fn retry(at: &At<'_>, proto: &proto::RetryPolicy) -> Compiled<Option<RetryPolicy
         headers: matcher::headers(at, "retriable_headers", retriable_headers)?,
         request_headers: matcher::headers(at, "retriable_request_headers", retriable_request_headers)?,
         backoff_base: base,
-        backoff_max: max.unwrap_or(base * 10),
+        backoff_max: max.unwrap_or(base.saturating_mul(10)),
     };
     Ok((policy.on != RetryOn::default()).then_some(policy))
 }

@@ -297,3 +297,42 @@ fn string_matchers() {
     assert!(compile(regex("a"), true).is_err());
     assert!(compile(MatchPattern::Prefix(String::new()), false).is_err());
 }
+
+#[test]
+fn absurd_numbers_do_no_harm() {
+    let mut proto = manager();
+    proto.max_request_headers_kb = Some(UInt32Value { value: u32::MAX });
+    assert!(listener(&listener_of(&proto)).is_ok());
+    let mut proto = table();
+    let forever = Duration { seconds: i64::MAX, nanos: 999_999_999 };
+    if let Some(RouteActionKind::Route(action)) = &mut proto.virtual_hosts[0].routes[0].action {
+        action.timeout = Some(forever);
+        action.retry_policy = Some(rds::RetryPolicy {
+            retry_on: "5xx".into(),
+            retry_back_off: Some(rds::retry_policy::RetryBackOff { base_interval: Some(forever), max_interval: None }),
+            host_selection_retry_max_attempts: i64::MIN,
+            ..Default::default()
+        });
+    }
+    assert!(routes(&proto).is_ok());
+}
+
+#[test]
+fn what_cannot_be_served_yet_is_named() {
+    let tls = maille_xds::types::tls::DownstreamTlsContext {
+        common_tls_context: Some(Default::default()),
+        ..Default::default()
+    };
+    let mut proto = listener_of(&manager());
+    proto.filter_chains[0].transport_socket = Some(core::TransportSocket {
+        name: "tls".into(),
+        config_type: Some(core::transport_socket::ConfigType::TypedConfig(any(&tls))),
+    });
+    let found = unsupported::listener(&listener(&proto).unwrap());
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!((found[0].resource.as_str(), found[0].field.as_str()), ("l", "filter_chains[0].transport_socket"));
+    assert_eq!(
+        found[0].to_string(),
+        "\"l\": filter_chains[0].transport_socket: TLS from clients cannot be served by this proxy yet"
+    );
+}
