@@ -36,6 +36,10 @@ pub fn response_framing(
     }
     match body {
         BodyLength::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+        // What a GET would have got is not known; Envoy takes it for chunked.
+        BodyLength::Empty if to_head && !has_content_length && status >= 200 && !matches!(status, 204 | 304) => {
+            out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+        }
         BodyLength::Empty if !has_content_length && !to_head && status >= 200 && !matches!(status, 204 | 304) => {
             out.extend_from_slice(b"content-length: 0\r\n");
         }

@@ -51,6 +51,9 @@ pub(crate) fn check(policy: &CorsPolicy, request: &RequestHead, random: u64) -> 
         }
         allow => reply = reply.header(HeaderId::AccessControlAllowHeaders, allow),
     }
+    if allowed && !policy.expose.is_empty() {
+        reply = reply.header(HeaderId::AccessControlExposeHeaders, &*policy.expose);
+    }
     if !policy.max_age.is_empty() {
         reply = reply.header(HeaderId::AccessControlMaxAge, &*policy.max_age);
     }

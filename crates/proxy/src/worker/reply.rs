@@ -77,7 +77,6 @@ pub(crate) async fn refuse(client: &mut Client, manager: &HttpManager, scratch: 
         .body(body.as_bytes())
         .flags(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR)
         .close();
-    scratch.request.clear();
     answer(client, manager, scratch, &mut record, None, &reply, None).await;
     record.finish(client, manager, scratch);
 }
@@ -96,13 +95,13 @@ pub(crate) async fn answer(
     record.details = reply.details.clone();
     let to_head = scratch.request.method() == b"HEAD";
     compose(scratch, reply);
+    record.status = scratch.response.status;
     if reply.by_route
         && let Some(route) = route.filter(|route| !route.response.is_empty())
     {
         let stream = record.stream(&client.info, &client.worker.hostname);
         route.response.apply_to_response(&mut scratch.response, &scratch.request, &stream, &mut scratch.mutations);
     }
-    record.status = scratch.response.status;
     let whole = meta.is_some_and(|meta| meta.body == BodyLength::Empty);
     let keep =
         !reply.close && whole && meta.is_some_and(|meta| meta.keep_alive) && !response::must_close(client, manager);

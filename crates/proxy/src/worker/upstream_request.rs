@@ -25,6 +25,8 @@ pub(crate) struct Upstream {
     pool: Rc<Pool>,
     counted: Counted,
     requests: u32,
+    /// Whether all that was to be written has been.
+    sent: bool,
     /// Whether it carried requests before: then it may have been closed a moment ago without anyone's fault.
     pub(crate) reused: bool,
 }
@@ -99,7 +101,7 @@ impl Upstream {
             };
             let stream = connect(cluster, host.host.address).await.inspect_err(|error| host.pool.fail(error))?;
             let pool = host.pool.clone();
-            Ok(Upstream { stream, input: Input::default(), pool, counted, requests: 0, reused: false })
+            Ok(Upstream { stream, input: Input::default(), pool, counted, requests: 0, sent: true, reused: false })
         });
         poll_fn(|cx| {
             if let Poll::Ready(made) = made.as_mut().poll(cx) {
@@ -123,6 +125,7 @@ impl Upstream {
             pool: host.pool.clone(),
             counted: idle.counted,
             requests: idle.requests,
+            sent: true,
             reused: true,
         }
     }
@@ -145,9 +148,11 @@ impl Upstream {
         let mut written = 0;
         // Once writing fails there may still be a response, sent before the server stopped reading.
         let mut writing = true;
+        self.sent &= head.is_empty();
         poll_fn(move |cx| {
             if writing && written < head.len() {
                 writing = !matches!(poll_write(cx, &mut self.stream, head, &mut written), Poll::Ready(Err(_)));
+                self.sent = written == head.len();
             }
             if writing
                 && written == head.len()
@@ -200,7 +205,7 @@ impl Upstream {
 
     /// Gives the connection back for the next request, which is only right when this one is over both ways.
     pub(crate) fn reuse(mut self, worker: &Worker, max_requests: Option<u32>) {
-        let clean = self.input.is_empty();
+        let clean = self.input.is_empty() && self.sent;
         self.input.release(&worker.blocks);
         if clean && max_requests.is_none_or(|most| self.requests < most) {
             self.pool.put(Idle {

@@ -1,0 +1,412 @@
+//! A request that goes upstream: where to, as what, how often.
+
+use std::borrow::Cow;
+use std::rc::Rc;
+use std::time::Instant;
+
+use maille_http::h1::{BodyLength, RequestMeta, request_framing};
+use maille_http::{HeaderId, RequestHead};
+use maille_telemetry::flags::ResponseFlags;
+use tokio::time::sleep;
+
+use super::attempt::{Attempt, Outcome, keeps_length};
+use super::pause_for;
+use crate::config::{
+    Destination, Discovery, Forward, HostRewrite, HttpFilterKind, HttpManager, LbPolicy, RetryPolicy, Route,
+    RouterOptions, VirtualHost,
+};
+use crate::snapshot::Snapshot;
+use crate::upstream::{Breakers, Permit, WorkerCluster, WorkerHost};
+use crate::worker::http::{After, Client};
+use crate::worker::record::Record;
+use crate::worker::reply::{Reply, answer};
+use crate::worker::retry::{self, Reset};
+use crate::worker::scratch::Scratch;
+use crate::worker::transfer::{Replay, Transfer};
+use crate::worker::upstream_request::Timers;
+use crate::worker::{hash, mirror};
+
+/// A request that goes upstream.
+pub(super) struct Job<'a> {
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) manager: &'a HttpManager,
+    pub(super) meta: &'a RequestMeta,
+    pub(super) host: &'a VirtualHost,
+    pub(super) route: &'a Route,
+    pub(super) forward: &'a Forward,
+    pub(super) random: u64,
+    /// The origin that CORS allows to read the response.
+    pub(super) origin: Option<Vec<u8>>,
+}
+
+impl Job<'_> {
+    pub(super) async fn run(mut self, client: &mut Client, scratch: &mut Scratch, record: &mut Record) -> After {
+        match self.forward_it(client, scratch, record).await {
+            Ok(after) => after,
+            Err(reply) => answer(client, self.manager, scratch, record, Some(self.meta), &reply, None).await,
+        }
+    }
+
+    async fn forward_it(
+        &mut self,
+        client: &mut Client,
+        scratch: &mut Scratch,
+        record: &mut Record,
+    ) -> Result<After, Reply> {
+        let destination = self.forward.destination(self.random);
+        let cluster = self.cluster(client, destination, &scratch.request)?;
+        let entry = cluster.entry();
+        record.cluster = Some(entry.clone());
+        let upgrade = self.upgrade(scratch)?;
+        let options = self.router();
+        let mut cookies = Vec::new();
+        let hash = match entry.config.lb {
+            LbPolicy::RingHash { .. } | LbPolicy::Maglev { .. } => {
+                hash::hash(&self.forward.hash, &scratch.request, record.remote.ip(), &mut cookies)
+            }
+            _ => None,
+        };
+        self.rewrite(client, scratch, record, destination, options);
+        self.mirror(client, scratch, upgrade);
+
+        let breakers = entry.breakers(self.forward.priority);
+        let metrics = &cluster.metrics;
+        let retry = self.forward.retry.as_deref().filter(|policy| retry::applies(policy, &scratch.request));
+        let mut timers = Timers { route: self.forward.timeout.map(|t| Box::pin(sleep(t))), attempt: None };
+        let framing = self.framing(scratch);
+        let mut body = self.body(client, upgrade, framing == BodyLength::Chunked, retry);
+        let mut tried: Vec<Rc<WorkerHost>> = Vec::new();
+        let mut fresh = false;
+        let mut retrying = None;
+        loop {
+            record.attempts += 1;
+            metrics.requests().inspect(|counter| counter.inc());
+            let host = self.pick(client, &cluster, scratch, hash, retry, &tried)?;
+            if matches!(self.forward.host, HostRewrite::Auto) && record.attempts == 1 && !host.host.hostname.is_empty()
+            {
+                self.forward.set_host(
+                    &mut scratch.request,
+                    host.host.hostname.as_bytes(),
+                    !options.suppress_envoy_headers,
+                );
+            }
+            self.write_head(scratch, record, upgrade, framing, &mut body, client)?;
+            record.host = Some(host.clone());
+            timers.attempt = retry.and_then(|policy| policy.per_try_timeout).map(|t| Box::pin(sleep(t)));
+            let mut attempt = Attempt {
+                job: self,
+                host: &host,
+                cluster: &cluster,
+                entry: &entry,
+                breakers,
+                retry,
+                options,
+                cookies: &cookies,
+                upgrade,
+                fresh,
+                was_reused: false,
+                retrying: &mut retrying,
+            };
+            let began = Instant::now();
+            let outcome = attempt.run(client, scratch, record, &mut body, &mut timers).await?;
+            if let Outcome::Over(_) = outcome {
+                metrics.request_time().inspect(|histogram| histogram.record(began.elapsed()));
+                metrics.response(record.status);
+            }
+            let was_reused = attempt.was_reused;
+            let (reset, failure) = match outcome {
+                Outcome::Over(after) => return Ok(after),
+                Outcome::Failed(reset, failure) => (Some(reset), failure),
+                Outcome::Refused => (None, Cow::Borrowed("")),
+            };
+            let replayable = body.as_ref().is_none_or(Transfer::can_restart);
+            // A connection that was kept open may have been closed by the other side just as we used it.
+            if reset == Some(Reset::Terminated)
+                && was_reused
+                && !fresh
+                && replayable
+                && retry::is_idempotent(scratch.request.method())
+            {
+                record.attempts -= 1;
+                fresh = true;
+                continue;
+            }
+            if let Some(outcome) = reset.and_then(Reset::outcome) {
+                entry.report(&host.host, outcome);
+            }
+            let retries = record.attempts - 1;
+            if let (Some(policy), Some(reset)) = (retry, reset) {
+                retrying = None;
+                if replayable && retry::on_reset(policy, reset, reset != Reset::Connect) {
+                    retrying = self.retry(record, breakers, policy);
+                }
+            }
+            if let Some(policy) = retry.filter(|_| retrying.is_some()) {
+                if !pause_for(client, retry::pause(policy, retries)).await {
+                    record.flags.set(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
+                    record.details = Cow::Borrowed("downstream_remote_disconnect");
+                    return Ok(After::Close);
+                }
+                metrics.retries().inspect(|counter| counter.inc());
+                tried.push(host);
+                fresh = false;
+                continue;
+            }
+            if reset == Some(Reset::Overflow) {
+                metrics.overflows().inspect(|counter| counter.inc());
+            }
+            return Err(self.failed(record, reset.unwrap_or(Reset::Terminated), failure, retries > 0));
+        }
+    }
+
+    /// The right to try again, if any is left to this request and to all of them together.
+    pub(super) fn retry<'e>(
+        &self,
+        record: &mut Record,
+        breakers: Breakers<'e>,
+        policy: &RetryPolicy,
+    ) -> Option<Permit<'e>> {
+        if record.attempts > policy.max {
+            record.flags.set(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
+            return None;
+        }
+        let permit = breakers.retry();
+        if permit.is_none() {
+            record.flags.set(ResponseFlags::UPSTREAM_OVERFLOW);
+        }
+        permit
+    }
+
+    /// What the client is told when there is no response.
+    pub(super) fn failed(&self, record: &mut Record, reset: Reset, failure: Cow<'static, str>, retried: bool) -> Reply {
+        if reset == Reset::Timeout {
+            let reply = Reply::new(504, "response_timeout").body(&b"upstream request timeout"[..]);
+            return self.count(record, reply.flags(ResponseFlags::UPSTREAM_REQUEST_TIMEOUT));
+        }
+        let (status, reason, flag) = match reset {
+            Reset::Connect if failure.is_empty() => {
+                (503, "connection timeout", ResponseFlags::UPSTREAM_CONNECTION_FAILURE)
+            }
+            Reset::Connect => (503, "remote connection failure", ResponseFlags::UPSTREAM_CONNECTION_FAILURE),
+            Reset::Protocol => (502, "protocol error", ResponseFlags::UPSTREAM_PROTOCOL_ERROR),
+            Reset::Overflow => (503, "overflow", ResponseFlags::UPSTREAM_OVERFLOW),
+            _ => (503, "connection termination", ResponseFlags::UPSTREAM_CONNECTION_TERMINATION),
+        };
+        let retried = if retried { "retried and the latest " } else { "" };
+        let because = if failure.is_empty() { String::new() } else { format!(", transport failure reason: {failure}") };
+        let body = format!(
+            "upstream connect error or disconnect/reset before headers. {retried}reset reason: {reason}{because}"
+        );
+        let because = if failure.is_empty() { String::new() } else { format!("|{failure}") };
+        let details = format!("upstream_reset_before_response_started{{{reason}{because}}}").replace(' ', "_");
+        record.failure = failure;
+        let mut reply = Reply::new(status, "").body(body.into_bytes()).flags(flag);
+        reply.details = Cow::Owned(details);
+        if reset == Reset::Overflow && !self.router().suppress_envoy_headers {
+            reply = reply.header(HeaderId::XEnvoyOverloaded, *b"true");
+        }
+        self.count(record, reply)
+    }
+
+    fn count(&self, record: &Record, reply: Reply) -> Reply {
+        match self.host.attempt_count_in_response {
+            true => reply.header(HeaderId::XEnvoyAttemptCount, record.attempts.to_string()),
+            false => reply,
+        }
+    }
+
+    fn router(&self) -> RouterOptions {
+        let router = self.manager.filters.iter().find_map(|f| match f.kind {
+            HttpFilterKind::Router(options) => Some(options),
+            _ => None,
+        });
+        router.unwrap_or_default()
+    }
+
+    fn cluster(
+        &self,
+        client: &Client,
+        destination: &Destination,
+        head: &RequestHead,
+    ) -> Result<Rc<WorkerCluster>, Reply> {
+        let name = self.forward.cluster_name(destination, head).unwrap_or_default();
+        client.worker.cluster(name).ok_or_else(|| {
+            Reply::new(self.forward.cluster_not_found, "cluster_not_found").flags(ResponseFlags::NO_CLUSTER_FOUND)
+        })
+    }
+
+    /// Whether the connection is to change its protocol; an error when it may not.
+    fn upgrade(&self, scratch: &mut Scratch) -> Result<bool, Reply> {
+        if !self.meta.upgrade {
+            return Ok(false);
+        }
+        let kind = scratch.request.headers.get(HeaderId::Upgrade).unwrap_or_default().to_ascii_lowercase();
+        let rule =
+            |rules: &[crate::config::Upgrade]| rules.iter().find(|u| u.kind.as_bytes() == kind).map(|u| u.enabled);
+        let allowed = rule(&self.forward.upgrades).or_else(|| rule(&self.manager.upgrades)).unwrap_or(false);
+        if !allowed {
+            return Err(Reply::new(403, "upgrade_failed"));
+        }
+        Ok(true)
+    }
+
+    /// Makes the request what goes upstream.
+    fn rewrite(
+        &self,
+        client: &Client,
+        scratch: &mut Scratch,
+        record: &Record,
+        destination: &Destination,
+        options: RouterOptions,
+    ) {
+        let head = &mut scratch.request;
+        let policy = self.forward.retry.as_deref();
+        let per_try =
+            policy.and_then(|p| p.per_try_timeout).filter(|t| self.forward.timeout.is_none_or(|all| *t < all));
+        if let Some(expected) = per_try.or(self.forward.timeout)
+            && !options.suppress_envoy_headers
+        {
+            let millis = expected.as_millis().to_string();
+            head.headers.set_id(HeaderId::XEnvoyExpectedRqTimeoutMs, millis.as_bytes());
+        }
+        if !self.manager.proxy_100_continue {
+            head.headers.remove_id(HeaderId::Expect);
+        }
+        let originals = !options.suppress_envoy_headers;
+        if destination.request.is_empty() {
+            let nobody = crate::headers::StreamInfo::default();
+            self.forward.rewrite(self.route, destination, head, &nobody, &mut scratch.mutations, originals);
+        } else {
+            let stream = record.stream(&client.info, &client.worker.hostname);
+            self.forward.rewrite(self.route, destination, head, &stream, &mut scratch.mutations, originals);
+        }
+    }
+
+    fn mirror(&self, client: &Client, scratch: &Scratch, upgrade: bool) {
+        if self.forward.mirrors.is_empty() || upgrade {
+            return;
+        }
+        for copy in &self.forward.mirrors {
+            if copy.fraction.holds(fastrand::u64(..))
+                && let Some(cluster) = client.worker.cluster(&copy.cluster)
+            {
+                mirror::send(&client.worker, cluster, copy, &scratch.request, self.meta.body, &client.input);
+            }
+        }
+    }
+
+    /// The body that is streamed after the head. One that is there already goes with the head ([`Job::write_head`]) and leaves nothing.
+    fn body(&self, client: &Client, upgrade: bool, chunked: bool, retry: Option<&RetryPolicy>) -> Option<Transfer> {
+        if upgrade || self.meta.body == BodyLength::Empty {
+            return None;
+        }
+        let mut transfer = Transfer::new(self.meta.body, chunked);
+        let limit = self.route.retry_buffer_limit.unwrap_or(u64::from(client.info.listener.buffer_limit));
+        if retry.is_some() {
+            transfer.replay = Some(Replay { sent: Vec::new(), limit: limit.min(1 << 20) as usize });
+        }
+        Some(transfer)
+    }
+
+    /// How the body is framed on its way upstream: as it came, unless the route has taken its length away.
+    fn framing(&self, scratch: &mut Scratch) -> BodyLength {
+        let headers = &mut scratch.request.headers;
+        match self.meta.body {
+            BodyLength::Exact(_) if !keeps_length(headers, self.meta.body) => BodyLength::Chunked,
+            BodyLength::Chunked => {
+                headers.remove_id(HeaderId::ContentLength);
+                BodyLength::Chunked
+            }
+            BodyLength::Empty if headers.has(HeaderId::ContentLength) => {
+                keeps_length(headers, BodyLength::Empty);
+                BodyLength::Empty
+            }
+            as_it_came => as_it_came,
+        }
+    }
+
+    /// Writes the head as it goes upstream, and behind it what is there of the body.
+    fn write_head(
+        &self,
+        scratch: &mut Scratch,
+        record: &mut Record,
+        upgrade: bool,
+        framing: BodyLength,
+        body: &mut Option<Transfer>,
+        client: &mut Client,
+    ) -> Result<(), Reply> {
+        if self.host.attempt_count_in_request {
+            let count = record.attempts.to_string();
+            scratch.request.headers.set_id(HeaderId::XEnvoyAttemptCount, count.as_bytes());
+        }
+        // The body's beginning is read once; a retry finds it behind the old head.
+        let out = &mut scratch.upstream;
+        let head_end = record.head_len;
+        let kept: Vec<u8> = if head_end > 0 { out.split_off(head_end.min(out.len())) } else { Vec::new() };
+        out.clear();
+        scratch.request.write(out);
+        if upgrade {
+            out.extend_from_slice(b"connection: upgrade\r\n");
+        }
+        let has_length = scratch.request.headers.has(HeaderId::ContentLength);
+        request_framing(out, scratch.request.method(), framing, has_length);
+        record.head_len = out.len();
+        out.extend_from_slice(&kept);
+        let Some(transfer) = body else { return Ok(()) };
+        if record.attempts > 1 {
+            transfer.restart(&mut client.input, &client.worker.blocks, out);
+        }
+        transfer.take_buffered(&mut client.input, &client.worker.blocks, out).map_err(|_| malformed())?;
+        record.received = transfer.total;
+        if transfer.is_received() {
+            *body = None;
+            record.request_end = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    fn pick(
+        &self,
+        client: &Client,
+        cluster: &WorkerCluster,
+        scratch: &Scratch,
+        hash: Option<u64>,
+        retry: Option<&RetryPolicy>,
+        tried: &[Rc<WorkerHost>],
+    ) -> Result<Rc<WorkerHost>, Reply> {
+        let none = || {
+            Reply::new(503, "no_healthy_upstream")
+                .body(&b"no healthy upstream"[..])
+                .flags(ResponseFlags::NO_HEALTHY_UPSTREAM)
+        };
+        if let Discovery::OriginalDst(options) = &cluster.entry().config.discovery {
+            let named = options.header.as_ref().and_then(|name| scratch.request.header(name));
+            let mut address = match named {
+                Some(value) => std::str::from_utf8(&value).ok().and_then(|v| v.parse().ok()).ok_or_else(none)?,
+                None => client.info.local,
+            };
+            if let Some(port) = options.port {
+                address.set_port(port);
+            }
+            // Going to where the connection came in would only come back here, again and again.
+            let own = |l: &crate::config::Listener| l.address == address || l.additional_addresses.contains(&address);
+            if self.snapshot.listeners.values().any(|l| own(l)) {
+                return Err(none());
+            }
+            return Ok(cluster.at(address));
+        }
+        let (attempts, avoid) = match retry {
+            Some(policy) if policy.avoid_previous_hosts && !tried.is_empty() => (policy.host_selection_attempts, true),
+            _ => (0, false),
+        };
+        let seen = |host: &WorkerHost| avoid && tried.iter().any(|old| old.host.address == host.host.address);
+        cluster.pick(hash, attempts, seen).ok_or_else(none)
+    }
+}
+
+pub(super) fn malformed() -> Reply {
+    Reply::new(400, "http1.codec_error")
+        .body(&b"Bad Request"[..])
+        .flags(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR)
+        .close()
+}
