@@ -9,13 +9,14 @@ fn limits(change: impl FnOnce(&mut Limits)) -> Limits {
 #[test]
 fn as_many_as_the_limit_and_not_one_more() {
     type Take = fn(Breakers<'_>) -> bool;
+    type With = fn(u32) -> Limits;
     // What is taken stays taken: permits are forgotten.
     fn kept(permit: Option<Permit<'_>>) -> bool {
         let taken = permit.is_some();
         std::mem::forget(permit);
         taken
     }
-    let takes: [(&str, Take, fn(u32) -> Limits); 4] = [
+    let takes: [(&str, Take, With); 4] = [
         ("requests", |b| kept(b.request()), |n| limits(|l| l.max_requests = n)),
         ("pending", |b| kept(b.pending()), |n| limits(|l| l.max_pending_requests = n)),
         ("retries", |b| kept(b.retry()), |n| limits(|l| l.max_retries = n)),

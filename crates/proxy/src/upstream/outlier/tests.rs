@@ -1,5 +1,7 @@
 //! Each case is a script: what happens, and which hosts are ejected afterwards.
 
+mod served;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -316,7 +318,7 @@ fn hosts_that_stay_keep_their_record_and_others_begin_anew() {
     scene.play("c 500*5");
     assert_eq!(scene.ejected(), "abc");
     // A host that comes back is not held to what it was.
-    let old = std::mem::replace(&mut scene.monitors[0], Arc::default());
+    let old = std::mem::take(&mut scene.monitors[0]);
     scene.watch();
     assert_eq!(scene.ejected(), "bc");
     assert!(old.is_ejected());
