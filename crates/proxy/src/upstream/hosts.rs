@@ -196,12 +196,12 @@ fn spread(priorities: &mut [PriorityHosts], overprovisioning: u32) {
     let mut left = 100;
     for (hosts, ability) in priorities.iter_mut().zip(&ability) {
         // When all together cannot take everything, each takes more than it should rather than requests failing.
-        let share = if total == 0 { 0 } else { (ability * 100 / total).min(left) };
+        let share = (ability * 100).checked_div(total).unwrap_or(0).min(left);
         hosts.percent = share;
         left -= share;
     }
     if left > 0
-        && let Some(hosts) = priorities.iter_mut().find(|p| p.percent > 0).or_else(|| None)
+        && let Some(hosts) = priorities.iter_mut().find(|p| p.percent > 0)
     {
         hosts.percent += left;
         left = 0;
