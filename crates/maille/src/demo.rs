@@ -137,7 +137,7 @@ async fn show(
     mut told: mpsc::UnboundedReceiver<(&'static str, &'static str, Seen)>,
 ) -> Outcome {
     let late = |_| Failure::running(format!("the bookshop did not open within {} s", PATIENCE.as_secs()));
-    timeout(PATIENCE, load::page_is_there(place.gateway)).await.map_err(late)?;
+    timeout(PATIENCE, load::shop_is_open(place.control, shop::WORKLOADS.len(), place.gateway)).await.map_err(late)?;
     let mut tally = Tally::default();
     tally.expect(GATEWAY, "");
     shop::WORKLOADS.iter().for_each(|(service, version)| tally.expect(service, version));

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use maille_api::Diagnostic;
+use maille_api::{Diagnostic, Severity};
 use owo_colors::OwoColorize;
 
 use super::plan::{Planned, Port, Why};
@@ -81,24 +81,38 @@ fn url(at: SocketAddr, port: &Port) -> String {
 
 /// The first few hosts; a gateway may have thousands.
 fn hosts(hosts: &BTreeSet<String>) -> String {
-    const SHOWN: usize = 4;
-    let first: Vec<&str> = hosts.iter().take(SHOWN).map(String::as_str).collect();
-    match hosts.len().saturating_sub(SHOWN) {
+    const FIRST: usize = 4;
+    let first: Vec<&str> = hosts.iter().take(FIRST).map(String::as_str).collect();
+    match hosts.len().saturating_sub(FIRST) {
         0 => first.join(", "),
         more => format!("{} and {more} more", first.join(", ")),
     }
 }
 
+/// How many findings of each sort are shown in full; the rest is counted. Errors always are.
+const SHOWN: usize = 5;
+
 fn wrong(view: &View) -> String {
     let mut text = String::new();
-    for problem in &view.problems {
+    let (errors, others): (Vec<_>, Vec<_>) =
+        view.problems.iter().partition(|problem| problem.severity != Severity::Warning);
+    for problem in errors.iter().chain(others.iter().take(SHOWN)) {
         text += &format!("\n{}\n", coloured(problem));
     }
-    for warning in &view.warnings {
+    for warning in view.warnings.iter().take(SHOWN) {
         text += &format!("\n{} {warning}\n", "warning:".yellow().bold());
     }
-    for refusal in &view.refusals {
+    for refusal in view.refusals.iter().take(SHOWN) {
         text += &format!("\n{} {refusal}\n", "refused:".red().bold());
+    }
+    let unseen = |list: usize| list.saturating_sub(SHOWN);
+    match unseen(others.len()) + unseen(view.warnings.len()) + unseen(view.refusals.len()) {
+        0 => {}
+        more => {
+            text += &format!(
+                "\n… and {more} more like these; `maille validate -f PATH` shows what is wrong with files in full\n"
+            )
+        }
     }
     let counts = [
         count(&view.problems),
