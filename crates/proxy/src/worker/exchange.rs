@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use super::cors::{self, Cors};
 use super::http::{After, Client};
 use super::record::Record;
-use super::reply::{Reply, answer};
+use super::reply::{OnRoute, Reply, answer};
 use super::scratch::Scratch;
 use super::upstream_request::client_is_gone;
 use super::{fault, request};
@@ -60,7 +60,12 @@ async fn serve(
         Err(reply) => return answer(client, manager, scratch, record, Some(meta), &reply, None).await,
     };
     record.route = Some(route.clone());
-    let mut origin = None;
+    // The same destination as later: both are drawn with the same number.
+    let mutations = match &route.action {
+        Action::Forward(forward) => &forward.destination(random).response,
+        Action::Redirect(_) | Action::Respond(_) => &route.response,
+    };
+    let mut origin: Option<Vec<u8>> = None;
     for filter in &manager.filters {
         let reply = match &filter.kind {
             HttpFilterKind::Cors => match (&route.cors, &route.action) {
@@ -70,7 +75,9 @@ async fn serve(
                         origin = Some(allowed);
                         None
                     }
-                    Cors::Preflight(reply) => Some(reply),
+                    Cors::Preflight(reply) => {
+                        return answer(client, manager, scratch, record, Some(meta), &reply, None).await;
+                    }
                 },
                 _ => None,
             },
@@ -85,7 +92,9 @@ async fn serve(
             HttpFilterKind::Router(_) | HttpFilterKind::GrpcStats | HttpFilterKind::DynamicForwardProxy => None,
         };
         if let Some(reply) = reply {
-            return answer(client, manager, scratch, record, Some(meta), &reply, None).await;
+            let origin = route.cors.as_deref().zip(origin.as_deref());
+            let on_route = Some(OnRoute { mutations, origin });
+            return answer(client, manager, scratch, record, Some(meta), &reply, on_route).await;
         }
     }
     let reply = match &route.action {
@@ -95,11 +104,12 @@ async fn serve(
         }
         Action::Redirect(redirect) => {
             let location = redirect.location(&route, &scratch.request);
-            Reply::new(redirect.status, "direct_response").header(HeaderId::Location, location).by_route()
+            Reply::new(redirect.status, "direct_response").header(HeaderId::Location, location)
         }
-        Action::Respond(direct) => Reply::new(direct.status, "direct_response").body(direct.body.to_vec()).by_route(),
+        Action::Respond(direct) => Reply::new(direct.status, "direct_response").body(direct.body.to_vec()),
     };
-    answer(client, manager, scratch, record, Some(meta), &reply, Some(&route)).await
+    let on_route = Some(OnRoute { mutations, origin: None });
+    answer(client, manager, scratch, record, Some(meta), &reply, on_route).await
 }
 
 fn find_route(

@@ -20,25 +20,13 @@ pub(crate) fn abort(fault: &Fault, request: &RequestHead) -> Option<Reply> {
     if !applies(fault, request) || !share.holds(fastrand::u64(..)) {
         return None;
     }
-    let status = match what {
-        FaultAbort::Http(status) => status,
-        // What Envoy's filter makes of a gRPC status for clients that do not speak gRPC.
-        FaultAbort::Grpc(code) => match code {
-            0 => 200,
-            3 | 9 | 11 => 400,
-            16 => 401,
-            7 => 403,
-            5 => 404,
-            6 | 10 => 409,
-            8 => 429,
-            1 => 499,
-            12 => 501,
-            14 => 503,
-            4 => 504,
-            _ => 500,
-        },
+    // A gRPC status goes to gRPC clients; to others it is a success with this body, as in Envoy.
+    let (status, grpc_status) = match what {
+        FaultAbort::Http(status) => (status, None),
+        FaultAbort::Grpc(code) => (200, Some(code)),
     };
-    Some(Reply::new(status, "fault_filter_abort").body(&b"fault filter abort"[..]).flags(ResponseFlags::FAULT_INJECTED))
+    let reply = Reply::new(status, "fault_filter_abort").body(&b"fault filter abort"[..]);
+    Some(Reply { grpc_status, ..reply.flags(ResponseFlags::FAULT_INJECTED) })
 }
 
 fn applies(fault: &Fault, request: &RequestHead) -> bool {

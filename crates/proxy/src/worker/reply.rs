@@ -3,16 +3,16 @@
 use std::borrow::Cow;
 
 use maille_http::h1::{self, BodyLength, RequestMeta, response_framing};
-use maille_http::{HeaderId, Name, RequestHead};
+use maille_http::{HeaderId, Name, RequestHead, ResponseHead};
 use maille_telemetry::flags::ResponseFlags;
 
 use super::http::{After, Client};
 use super::io::write_all;
 use super::record::Record;
-use super::response;
 use super::scratch::Scratch;
-use crate::config::{HttpManager, Route};
-use crate::headers::Protocol;
+use super::{cors, response};
+use crate::config::{CorsPolicy, HttpManager};
+use crate::headers::{HeaderMutations, Protocol};
 
 /// An answer of our own.
 pub(crate) struct Reply {
@@ -23,8 +23,16 @@ pub(crate) struct Reply {
     pub(crate) headers: Vec<(Name, Vec<u8>)>,
     /// Whether the connection is closed whatever the client wants.
     pub(crate) close: bool,
-    /// Whether it is about routing and not an error, so that the route's own response headers apply.
-    pub(crate) by_route: bool,
+    /// What gRPC clients are told, when it does not follow from the status.
+    pub(crate) grpc_status: Option<u32>,
+}
+
+/// What becomes of an answer once a route has been chosen.
+#[derive(Clone, Copy)]
+pub(crate) struct OnRoute<'a> {
+    pub(crate) mutations: &'a HeaderMutations,
+    /// The origin that may read it.
+    pub(crate) origin: Option<(&'a CorsPolicy, &'a [u8])>,
 }
 
 impl Reply {
@@ -36,7 +44,7 @@ impl Reply {
             flags: ResponseFlags::default(),
             headers: Vec::new(),
             close: false,
-            by_route: false,
+            grpc_status: None,
         }
     }
 
@@ -57,11 +65,6 @@ impl Reply {
 
     pub(crate) fn close(mut self) -> Reply {
         self.close = true;
-        self
-    }
-
-    pub(crate) fn by_route(mut self) -> Reply {
-        self.by_route = true;
         self
     }
 }
@@ -89,26 +92,38 @@ pub(crate) async fn answer(
     record: &mut Record,
     meta: Option<&RequestMeta>,
     reply: &Reply,
-    route: Option<&Route>,
+    route: Option<OnRoute<'_>>,
 ) -> After {
     record.flags.set(reply.flags);
     record.details = reply.details.clone();
     let to_head = scratch.request.method() == b"HEAD";
-    compose(scratch, reply);
-    record.status = scratch.response.status;
-    if reply.by_route
-        && let Some(route) = route.filter(|route| !route.response.is_empty())
-    {
-        let stream = record.stream(&client.info, &client.worker.hostname);
-        route.response.apply_to_response(&mut scratch.response, &scratch.request, &stream, &mut scratch.mutations);
+    let (request, head) = (&scratch.request, &mut scratch.response);
+    head.clear();
+    head.status = reply.status;
+    for (name, value) in &reply.headers {
+        head.headers.append(name, value);
     }
+    if let Some(route) = route {
+        if !route.mutations.is_empty() {
+            let stream = record.stream(&client.info, &client.worker.hostname);
+            route.mutations.apply_to_response(head, request, &stream, &mut scratch.mutations);
+        }
+        if let Some((policy, origin)) = route.origin {
+            cors::mark(policy, origin, head);
+        }
+    }
+    let grpc = is_grpc(&scratch.request);
+    compose(&mut scratch.response, reply, grpc);
+    record.status = scratch.response.status;
     let whole = meta.is_some_and(|meta| meta.body == BodyLength::Empty);
-    let keep =
-        !reply.close && whole && meta.is_some_and(|meta| meta.keep_alive) && !response::must_close(client, manager);
+    // A bad request may have been misread: what follows it is not trusted to be another one.
+    let close = reply.close || reply.status == 400;
+    let keep = !close && whole && meta.is_some_and(|meta| meta.keep_alive) && !response::must_close(client, manager);
     response::finish_headers(client, manager, scratch);
     scratch.downstream.clear();
     scratch.response.write(&mut scratch.downstream);
-    let length = if reply.body.is_empty() { BodyLength::Empty } else { BodyLength::Exact(reply.body.len() as u64) };
+    let length =
+        if reply.body.is_empty() || grpc { BodyLength::Empty } else { BodyLength::Exact(reply.body.len() as u64) };
     let has_length = scratch.response.headers.has(HeaderId::ContentLength);
     response_framing(&mut scratch.downstream, scratch.response.status, to_head, length, has_length, !keep);
     if !to_head && has_length {
@@ -126,27 +141,20 @@ pub(crate) async fn answer(
     }
 }
 
-/// Makes the response's head. gRPC clients are told in their own way.
-fn compose(scratch: &mut Scratch, reply: &Reply) {
-    let head = &mut scratch.response;
-    head.clear();
-    if is_grpc(&scratch.request) && !reply.by_route {
+/// Says what the body is. gRPC clients are told in their own way.
+fn compose(head: &mut ResponseHead, reply: &Reply, grpc: bool) {
+    head.headers.remove_id(HeaderId::ContentLength);
+    if grpc {
         head.status = 200;
-        head.headers.append_id(HeaderId::ContentType, b"application/grpc");
-        head.headers.append_id(HeaderId::GrpcStatus, grpc_status(reply.status).to_string().as_bytes());
+        let status = reply.grpc_status.unwrap_or_else(|| grpc_status(reply.status));
+        head.headers.set_id(HeaderId::ContentType, b"application/grpc");
+        head.headers.set_id(HeaderId::GrpcStatus, status.to_string().as_bytes());
         if !reply.body.is_empty() {
-            head.headers.append(&Name::new("grpc-message"), &percent_encode(&reply.body));
+            head.headers.set(&Name::new("grpc-message"), &percent_encode(&reply.body));
         }
-        for (name, value) in &reply.headers {
-            head.headers.append(name, value);
-        }
-        return;
-    }
-    head.status = reply.status;
-    for (name, value) in &reply.headers {
-        head.headers.append(name, value);
-    }
-    if !reply.body.is_empty() {
+    } else if reply.body.is_empty() {
+        head.headers.remove_id(HeaderId::ContentType);
+    } else {
         head.headers.append_id(HeaderId::ContentLength, reply.body.len().to_string().as_bytes());
         if !head.headers.has(HeaderId::ContentType) {
             head.headers.append_id(HeaderId::ContentType, b"text/plain");
@@ -161,7 +169,7 @@ pub(crate) fn is_grpc(request: &RequestHead) -> bool {
 }
 
 /// What an HTTP status means in gRPC (the protocol's own table).
-fn grpc_status(status: u16) -> u8 {
+fn grpc_status(status: u16) -> u32 {
     match status {
         400 => 13,
         401 => 16,

@@ -10,8 +10,10 @@ use crate::upstream::outlier::Outcome;
 /// Why there is no response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reset {
-    /// There was no connection: refused, or in vain for too long.
+    /// There was no connection.
     Connect,
+    /// There was no connection in the time it may take.
+    ConnectTimeout,
     /// The connection ended before the response began.
     Terminated,
     /// What came was not HTTP.
@@ -26,22 +28,23 @@ impl Reset {
     /// What it says about the host.
     pub(crate) fn outcome(self) -> Option<Outcome> {
         match self {
-            Reset::Connect | Reset::Terminated | Reset::Protocol => Some(Outcome::Failed),
+            Reset::Connect | Reset::ConnectTimeout | Reset::Terminated | Reset::Protocol => Some(Outcome::Failed),
             Reset::Timeout => Some(Outcome::TimedOut),
             Reset::Overflow => None,
         }
     }
 }
 
-/// Whether a policy has it that a request without a response is tried again. `sent` says whether any of it may have reached the upstream.
-pub(crate) fn on_reset(policy: &RetryPolicy, reset: Reset, sent: bool) -> bool {
+/// Whether a policy has it that a request without a response is tried again.
+pub(crate) fn on_reset(policy: &RetryPolicy, reset: Reset) -> bool {
     let on = policy.on;
     if reset == Reset::Overflow {
         return false;
     }
     on.has(RetryOn::RESET | RetryOn::FIVE_XX | RetryOn::GATEWAY_ERROR)
-        || (on.has(RetryOn::CONNECT_FAILURE) && reset == Reset::Connect)
-        || (on.has(RetryOn::RESET_BEFORE_REQUEST) && !sent)
+        // Without a connection nothing of it can have reached anyone.
+        || (on.has(RetryOn::CONNECT_FAILURE | RetryOn::RESET_BEFORE_REQUEST)
+            && matches!(reset, Reset::Connect | Reset::ConnectTimeout))
 }
 
 /// Whether a policy has it that a response is thrown away and the request tried again.

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 use std::future::poll_fn;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::task::Poll;
 use std::time::Instant;
 
@@ -72,7 +74,8 @@ impl Attempt<'_, '_> {
                 }
                 Err(Unconnected::Failed(error)) => {
                     self.cluster.metrics.connect_failures().inspect(|counter| counter.inc());
-                    return Ok(Outcome::Failed(Reset::Connect, describe(error)));
+                    let (reset, failure) = describe(error, self.host.host.address);
+                    return Ok(Outcome::Failed(reset, failure));
                 }
                 Err(Unconnected::Lost(lost)) => return self.lost(lost, record),
             },
@@ -357,14 +360,18 @@ async fn interim(
     write_all(&mut client.stream, out).await
 }
 
-fn describe(error: ConnectError) -> Cow<'static, str> {
+fn describe(error: ConnectError, address: SocketAddr) -> (Reset, Cow<'static, str>) {
     match error {
-        ConnectError::Timeout => Cow::Borrowed(""),
+        ConnectError::Timeout => (Reset::ConnectTimeout, Cow::Borrowed("")),
+        // On this machine a refusal is the answer to the very call, and then Envoy says no more about it.
+        ConnectError::Remote(e) if e.kind() == ErrorKind::ConnectionRefused && address.ip().is_loopback() => {
+            (Reset::Connect, Cow::Borrowed(""))
+        }
         ConnectError::Remote(e) | ConnectError::Local(e) => {
             // As the C library words it, without the number that Rust adds.
             let text = e.to_string();
-            let text = text.split(" (os error").next().unwrap_or_default().to_owned();
-            Cow::Owned(format!("delayed connect error: {text}"))
+            let text = text.split(" (os error").next().unwrap_or_default();
+            (Reset::Connect, Cow::Owned(format!("delayed connect error: {text}")))
         }
     }
 }

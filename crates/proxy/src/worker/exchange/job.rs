@@ -19,7 +19,7 @@ use crate::snapshot::Snapshot;
 use crate::upstream::{Breakers, Permit, WorkerCluster, WorkerHost};
 use crate::worker::http::{After, Client};
 use crate::worker::record::Record;
-use crate::worker::reply::{Reply, answer};
+use crate::worker::reply::{OnRoute, Reply, answer};
 use crate::worker::retry::{self, Reset};
 use crate::worker::scratch::Scratch;
 use crate::worker::transfer::{Replay, Transfer};
@@ -43,7 +43,12 @@ impl Job<'_> {
     pub(super) async fn run(mut self, client: &mut Client, scratch: &mut Scratch, record: &mut Record) -> After {
         match self.forward_it(client, scratch, record).await {
             Ok(after) => after,
-            Err(reply) => answer(client, self.manager, scratch, record, Some(self.meta), &reply, None).await,
+            Err(reply) => {
+                let mutations = &self.forward.destination(self.random).response;
+                let origin = self.route.cors.as_deref().zip(self.origin.as_deref());
+                let on_route = Some(OnRoute { mutations, origin });
+                answer(client, self.manager, scratch, record, Some(self.meta), &reply, on_route).await
+            }
         }
     }
 
@@ -137,7 +142,7 @@ impl Job<'_> {
             let retries = record.attempts - 1;
             if let (Some(policy), Some(reset)) = (retry, reset) {
                 retrying = None;
-                if replayable && retry::on_reset(policy, reset, reset != Reset::Connect) {
+                if replayable && retry::on_reset(policy, reset) {
                     retrying = self.retry(record, breakers, policy);
                 }
             }
@@ -184,9 +189,7 @@ impl Job<'_> {
             return self.count(record, reply.flags(ResponseFlags::UPSTREAM_REQUEST_TIMEOUT));
         }
         let (status, reason, flag) = match reset {
-            Reset::Connect if failure.is_empty() => {
-                (503, "connection timeout", ResponseFlags::UPSTREAM_CONNECTION_FAILURE)
-            }
+            Reset::ConnectTimeout => (503, "connection timeout", ResponseFlags::UPSTREAM_CONNECTION_FAILURE),
             Reset::Connect => (503, "remote connection failure", ResponseFlags::UPSTREAM_CONNECTION_FAILURE),
             Reset::Protocol => (502, "protocol error", ResponseFlags::UPSTREAM_PROTOCOL_ERROR),
             Reset::Overflow => (503, "overflow", ResponseFlags::UPSTREAM_OVERFLOW),
@@ -245,7 +248,7 @@ impl Job<'_> {
             |rules: &[crate::config::Upgrade]| rules.iter().find(|u| u.kind.as_bytes() == kind).map(|u| u.enabled);
         let allowed = rule(&self.forward.upgrades).or_else(|| rule(&self.manager.upgrades)).unwrap_or(false);
         if !allowed {
-            return Err(Reply::new(403, "upgrade_failed"));
+            return Err(Reply::new(403, "upgrade_failed").close());
         }
         Ok(true)
     }
