@@ -9,10 +9,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// The binary under test.
-pub const MAILLE: &str = env!("CARGO_BIN_EXE_maille");
+pub(crate) const MAILLE: &str = env!("CARGO_BIN_EXE_maille");
 
 /// The data planes a test runs on: maille's proxy, and Envoy where there is one (under CI it must be there).
-pub fn data_planes() -> Vec<&'static str> {
+pub(crate) fn data_planes() -> Vec<&'static str> {
     let envoy = std::env::var_os("ENVOY")
         .map(PathBuf::from)
         .or_else(|| std::env::split_paths(&std::env::var_os("PATH")?).map(|d| d.join("envoy")).find(|p| p.is_file()));
@@ -27,26 +27,26 @@ pub fn data_planes() -> Vec<&'static str> {
 }
 
 /// A port that nothing listens on right now.
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// A child that is ended (SIGTERM, then SIGKILL) when dropped.
-pub struct Process {
+pub(crate) struct Process {
     child: Child,
     log: PathBuf,
 }
 
 impl Process {
     /// Starts a command, its output in `log`.
-    pub fn start(command: &mut Command, log: PathBuf) -> Self {
+    pub(crate) fn start(command: &mut Command, log: PathBuf) -> Self {
         let out = std::fs::File::create(&log).unwrap();
         let child = command.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out).spawn().unwrap();
         Self { child, log }
     }
 
     /// What it has said so far.
-    pub fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 }
@@ -67,8 +67,8 @@ impl Drop for Process {
 }
 
 /// `maille up` on a folder.
-pub struct Mesh {
-    pub up: Process,
+pub(crate) struct Mesh {
+    pub(crate) up: Process,
     workloads: Vec<Process>,
     dir: tempfile::TempDir,
     xds: u16,
@@ -77,7 +77,7 @@ pub struct Mesh {
 
 impl Mesh {
     /// Starts the control plane and the gateways of `config` on a data plane.
-    pub fn up(config: &Path, proxy: &'static str) -> Self {
+    pub(crate) fn up(config: &Path, proxy: &'static str) -> Self {
         let (dir, xds) = (tempfile::tempdir().unwrap(), free_port());
         let mut command = Command::new(MAILLE);
         command.args(["up", "--xds-port", &xds.to_string(), "--proxy", proxy, "-f"]).arg(config);
@@ -98,13 +98,13 @@ impl Mesh {
     }
 
     /// A server that joins the mesh and answers with its own name.
-    pub fn workload(&mut self, name: &str, service: &str, more: &[&str]) {
+    pub(crate) fn workload(&mut self, name: &str, service: &str, more: &[&str]) {
         let process = self.run(name, service, more, "serve", name);
         self.workloads.push(process);
     }
 
     /// Sends `count` requests from inside the mesh; gives the answers as they came, heads and bodies.
-    pub fn ask(&self, url: &str, headers: &str, count: usize) -> Vec<String> {
+    pub(crate) fn ask(&self, url: &str, headers: &str, count: usize) -> Vec<String> {
         let me = self.run("me", "me", &[], "ask", &format!("{url} {count} {headers}"));
         let end = Instant::now() + Duration::from_secs(60);
         loop {
@@ -118,7 +118,7 @@ impl Mesh {
     }
 
     /// Asks until every answer holds, for at most 30 s: joining and configuration take a moment.
-    pub fn ask_until(&self, url: &str, headers: &str, count: usize, holds: impl Fn(&[String]) -> bool) -> Vec<String> {
+    pub(crate) fn ask_until(&self, url: &str, headers: &str, count: usize, holds: impl Fn(&[String]) -> bool) -> Vec<String> {
         let end = Instant::now() + Duration::from_secs(30);
         loop {
             let answers = self.ask(url, headers, count);
@@ -131,7 +131,7 @@ impl Mesh {
 }
 
 /// Sends one request to a port of this machine; gives the whole answer.
-pub fn request(port: u16, host: &str, path: &str, headers: &str) -> std::io::Result<String> {
+pub(crate) fn request(port: u16, host: &str, path: &str, headers: &str) -> std::io::Result<String> {
     let mut s = TcpStream::connect(("127.0.0.1", port))?;
     s.set_read_timeout(Some(Duration::from_secs(10)))?;
     write!(s, "GET {path} HTTP/1.1\r\nhost: {host}\r\n{headers}connection: close\r\n\r\n")?;
@@ -141,7 +141,7 @@ pub fn request(port: u16, host: &str, path: &str, headers: &str) -> std::io::Res
 }
 
 /// A server that answers with its name, for as long as the test lives.
-pub fn serve(listener: TcpListener, name: String) {
+pub(crate) fn serve(listener: TcpListener, name: String) {
     for stream in listener.incoming().flatten() {
         let name = name.clone();
         std::thread::spawn(move || {
@@ -162,7 +162,7 @@ pub fn serve(listener: TcpListener, name: String) {
 }
 
 /// What this program does when it was started as a workload or a client; nothing in an ordinary test run.
-pub fn job() {
+pub(crate) fn job() {
     let argument = std::env::var("MESH_ARGUMENT").unwrap_or_default();
     match std::env::var("MESH_JOB").as_deref() {
         Ok("serve") => {
