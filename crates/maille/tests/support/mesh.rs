@@ -109,8 +109,8 @@ impl Mesh {
         let end = Instant::now() + Duration::from_secs(60);
         loop {
             let said = me.said();
-            if said.contains("=== done") {
-                return said.split("=== answer\n").skip(1).map(|a| a.replace("=== done\n", "")).collect();
+            if let Some((answers, _)) = said.split_once("=== done") {
+                return answers.split("=== answer\n").skip(1).map(str::to_owned).collect();
             }
             assert!(Instant::now() < end, "no answers from {url}:\n{said}\nthe mesh said:\n{}", self.up.said());
             std::thread::sleep(Duration::from_millis(50));
@@ -118,7 +118,13 @@ impl Mesh {
     }
 
     /// Asks until every answer holds, for at most 30 s: joining and configuration take a moment.
-    pub(crate) fn ask_until(&self, url: &str, headers: &str, count: usize, holds: impl Fn(&[String]) -> bool) -> Vec<String> {
+    pub(crate) fn ask_until(
+        &self,
+        url: &str,
+        headers: &str,
+        count: usize,
+        holds: impl Fn(&[String]) -> bool,
+    ) -> Vec<String> {
         let end = Instant::now() + Duration::from_secs(30);
         loop {
             let answers = self.ask(url, headers, count);
