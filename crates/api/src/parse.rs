@@ -82,13 +82,14 @@ pub fn load(text: &str, origin: &str) -> Loaded {
         if !usable {
             continue;
         }
-        if let Some(earlier) = seen.insert(key.clone(), loaded.objects.len()) {
+        if let Some(&earlier) = seen.get(&key) {
             let line = loaded.objects[earlier].source.as_ref().map_or(0, |source| source.line);
             let message = format!("this replaces the {key} of line {line}: a name can be used once");
             loaded.diagnostics.push(tree.diagnostic(Severity::Warning, tree.locate("metadata.name"), message));
             loaded.objects[earlier] = Arc::new(object);
             continue;
         }
+        seen.insert(key, loaded.objects.len());
         loaded.objects.push(Arc::new(object));
     }
     loaded

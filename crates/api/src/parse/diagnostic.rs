@@ -7,6 +7,8 @@ use super::tree::{File, Span};
 
 /// How much of a line is shown.
 const MAX_EXCERPT: usize = 160;
+/// How much of a message is shown; it may quote a value of any length.
+const MAX_TEXT: usize = 1000;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -94,8 +96,8 @@ impl Diagnostic {
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.line {
-            0 => write!(f, "{}: ", self.file)?,
-            line => write!(f, "{}:{line}:{}: ", self.file, self.column)?,
+            0 => write!(f, "{}: ", printable(&self.file))?,
+            line => write!(f, "{}:{line}:{}: ", printable(&self.file), self.column)?,
         }
         write!(f, "{}: ", self.severity)?;
         if let Some(resource) = &self.resource {
@@ -131,7 +133,21 @@ impl Diagnostic {
     }
 }
 
-/// What comes from a file must not steer the terminal.
+/// What comes from a file must neither steer the terminal, nor turn the reading direction, nor fill the screen.
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\t' && c != '\n' { '\u{fffd}' } else { c }).collect()
+    let shown = |c: char| match c {
+        '\t' | '\n' => c,
+        '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
+        c if c.is_control() => '\u{fffd}',
+        c => c,
+    };
+    match text.char_indices().nth(MAX_TEXT) {
+        None => text.chars().map(shown).collect(),
+        // Messages end in what is expected, so the end is shown, too.
+        Some(_) => {
+            let tail = text.char_indices().nth_back(MAX_TEXT / 4 - 1).map_or(0, |(at, _)| at);
+            let head = text.chars().take(MAX_TEXT / 2);
+            head.chain(['…']).chain(text[tail..].chars()).map(shown).collect()
+        }
+    }
 }

@@ -21,11 +21,13 @@ const DEFAULT_NAMESPACE: &str = "default";
 pub(super) fn resources(file: &Arc<File>, document: usize, root: Node, found: &mut Vec<Result<Parsed, Diagnostic>>) {
     let secret = root.get("kind").is_some_and(|entry| text(&entry.value) == Some("Secret"));
     let tree = Tree { file: file.clone(), root, secret };
-    if let Some(items) = list_items(&tree.root) {
-        for item in items {
-            resources(file, document, item.clone(), found);
+    match list_items(&tree.root) {
+        None => {}
+        Some(Ok(items)) => return items.iter().for_each(|item| resources(file, document, item.clone(), found)),
+        Some(Err(span)) => {
+            let message = "a list of resources was expected here";
+            return found.push(Err(tree.diagnostic(Severity::Error, span, message)));
         }
-        return;
     }
     let mut reader = Reader { tree: &tree, resource: None, diagnostics: Vec::new() };
     let object = reader.object(document);
@@ -35,14 +37,20 @@ pub(super) fn resources(file: &Arc<File>, document: usize, root: Node, found: &m
     }
 }
 
-/// The items of a `List` or `VirtualServiceList`, as `kubectl get -o yaml` prints several resources.
-fn list_items(root: &Node) -> Option<&[Node]> {
-    let is_list = text(&root.get("kind")?.value)?.ends_with("List");
-    match &root.get("items")?.value {
-        Node { value: Value::Sequence(items), .. } if is_list => Some(items),
-        items if is_list && items.is_null() => Some(&[]),
-        _ => None,
-    }
+/// The items of a `List` or `VirtualServiceList`, as `kubectl get -o yaml` prints several resources; or where they
+/// should be.
+fn list_items(root: &Node) -> Option<Result<&[Node], Span>> {
+    text(&root.get("kind")?.value)?.strip_suffix("List")?;
+    let entry = root.get("items")?;
+    Some(match &entry.value.value {
+        Value::Sequence(items) => Ok(items),
+        _ if entry.value.is_null() => Ok(&[]),
+        _ => Err(entry.span()),
+    })
+}
+
+fn is_nearly_istio(group: &str) -> bool {
+    group.len() < 2 * ISTIO.len() && strsim::damerau_levenshtein(group, ISTIO) <= 3
 }
 
 fn text(node: &Node) -> Option<&str> {
@@ -145,7 +153,9 @@ impl Reader<'_> {
             }
             return Some(kind);
         }
-        if let Some((severity, message)) = foreign::verdict(group, name) {
+        // `networking.istoi.io` is nobody's but ours.
+        let misspelt = group != ISTIO && name.parse::<Kind>().is_ok_and(Kind::is_istio) && is_nearly_istio(group);
+        if let Some((severity, message)) = foreign::verdict(group, name).filter(|_| !misspelt) {
             self.say(severity, entry.span(), message, None);
             return None;
         }

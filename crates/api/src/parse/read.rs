@@ -286,7 +286,11 @@ impl<'a> Reader<'a> {
             }
         }
         let begins_with_tab = |line: usize| self.file.line(line).trim_start_matches(' ').starts_with('\t');
-        let hint = if info.contains("tab") || begins_with_tab(start.line) || begins_with_tab(start.line + 1) {
+        let hint = if info.contains("unprintable") {
+            Some(
+                "is this a text file at all? Only printable characters may stand in YAML; escape others in double quotes",
+            )
+        } else if info.contains("tab") || begins_with_tab(start.line) || begins_with_tab(start.line + 1) {
             Some("indent with spaces: YAML does not allow tabs for it")
         } else if info.contains("mapping values are not allowed") || self.file.line(start.line).contains("::") {
             Some("a text that contains `: ` or ends in `:` needs quotes; otherwise check the indentation of this line")

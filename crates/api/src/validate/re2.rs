@@ -28,4 +28,3 @@ fn reason(error: regex::Error) -> String {
     let last = text.lines().last().unwrap_or_default();
     last.strip_prefix("error: ").unwrap_or(last).to_owned()
 }
-

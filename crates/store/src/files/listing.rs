@@ -28,6 +28,8 @@ pub(super) struct Listing {
     pub(super) files: Vec<Entry>,
     /// Directories that could not be listed.
     pub(super) unreadable: Vec<(PathBuf, String)>,
+    /// What has a file's name and is none, with the reason: a pipe, a link that leads nowhere, a directory where a file was named.
+    pub(super) unusable: Vec<(PathBuf, String)>,
     /// Files named outright that are not there.
     pub(super) missing: Vec<PathBuf>,
     /// The directories in which changes to these files can be noticed, symbolic links resolved.
@@ -75,9 +77,11 @@ impl Listing {
         let mut seen = BTreeSet::new();
         for root in roots {
             match root {
-                Root::File(path) => match fs::metadata(path) {
-                    Ok(meta) => listing.add(path.clone(), &meta, &mut seen),
-                    Err(_) => {
+                Root::File(path) => match look(path) {
+                    Looked::File(meta) => listing.add(path.clone(), &meta, &mut seen),
+                    Looked::Directory => listing.is_no_file(path, "it is a directory"),
+                    Looked::Unusable(reason) => listing.is_no_file(path, &reason),
+                    Looked::Nothing => {
                         listing.missing.push(path.clone());
                         listing.directories.extend(directory_of(path));
                     }
@@ -87,9 +91,11 @@ impl Listing {
                     match names_in(path) {
                         Ok(names) => {
                             for path in names.into_iter().map(|name| path.join(name)) {
-                                // Gone between listing and looking, or a directory: not ours to read.
-                                if let Some(meta) = fs::metadata(&path).ok().filter(Metadata::is_file) {
-                                    listing.add(path, &meta, &mut seen);
+                                match look(&path) {
+                                    Looked::File(meta) => listing.add(path, &meta, &mut seen),
+                                    Looked::Unusable(reason) => listing.is_no_file(&path, &reason),
+                                    // Gone between listing and looking, or a directory: not ours to read.
+                                    Looked::Directory | Looked::Nothing => {}
                                 }
                             }
                         }
@@ -115,9 +121,39 @@ impl Listing {
         }
     }
 
-    /// Whether a file that is not listed may still be there: its directory could not be read.
+    fn is_no_file(&mut self, path: &Path, reason: &str) {
+        self.unusable.push((path.to_owned(), reason.to_owned()));
+        self.directories.extend(directory_of(path));
+    }
+
+    /// Whether a file that is not listed still counts: its directory could not be read, or something that is no file
+    /// has taken its place.
     pub(super) fn cannot_tell(&self, path: &Path) -> bool {
         self.unreadable.iter().any(|(directory, _)| path.parent() == Some(directory))
+            || self.unusable.iter().any(|(there, _)| path == there)
+    }
+}
+
+/// What stands at a path that should be a file.
+pub(super) enum Looked {
+    File(Metadata),
+    Directory,
+    /// Something that cannot be read, and why.
+    Unusable(String),
+    Nothing,
+}
+
+/// Looks without opening: opening a pipe waits for its writer.
+pub(super) fn look(path: &Path) -> Looked {
+    match fs::metadata(path) {
+        Ok(meta) if meta.is_file() => Looked::File(meta),
+        Ok(meta) if meta.is_dir() => Looked::Directory,
+        Ok(_) => Looked::Unusable("it is neither a file nor a directory".into()),
+        Err(error) if fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink()) => {
+            Looked::Unusable(format!("it is a link that leads to no file: {error}"))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Looked::Nothing,
+        Err(error) => Looked::Unusable(error.to_string()),
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use maille_api::{Diagnostic, Object, Severity, parse};
 
 use super::StartError;
-use super::listing::{names_in, text_of};
+use super::listing::{Looked, look, names_in, text_of};
 use super::said::unite;
 
 /// The name under which standard input is reported.
@@ -42,10 +42,15 @@ pub fn check(paths: &[PathBuf]) -> Result<Checked, StartError> {
             let files = names_in(path).map_err(failed)?.into_iter().map(|name| path.join(name));
             let before = checked.files;
             for file in files.filter(|file| is_new(file)) {
-                match File::open(&file) {
-                    Ok(_) if file.is_dir() => {}
-                    Ok(mut opened) => checked.add(&file.display().to_string(), &mut opened),
-                    Err(error) => checked.unreadable(&file.display().to_string(), &error.to_string()),
+                let name = file.display().to_string();
+                match look(&file) {
+                    Looked::File(_) => match File::open(&file) {
+                        Ok(mut opened) => checked.add(&name, &mut opened),
+                        Err(error) => checked.unreadable(&name, &error.to_string()),
+                    },
+                    Looked::Unusable(reason) => checked.unreadable(&name, &reason),
+                    // Gone between listing and looking, or a directory: not ours to read.
+                    Looked::Directory | Looked::Nothing => {}
                 }
             }
             if checked.files == before {

@@ -136,8 +136,11 @@ fn faults(listing: &Listing) -> Vec<Diagnostic> {
     let unreadable = listing.unreadable.iter().map(|(path, reason)| {
         error(path, format!("this directory cannot be read ({reason}); what its files said stays in force"))
     });
+    let unusable = listing.unusable.iter().map(|(path, reason)| {
+        error(path, format!("cannot be read: {reason}; what a file of this name said stays in force"))
+    });
     let missing = listing.missing.iter().map(|path| error(path, "this file is gone, and what it said with it"));
-    unreadable.chain(missing).collect()
+    unreadable.chain(unusable).chain(missing).collect()
 }
 
 /// Objects from several files: the first word on each stands, and every other is a fault.

@@ -301,6 +301,43 @@ fn a_folder_that_is_made_anew_is_watched_again() {
 }
 
 #[test]
+fn what_is_no_file_is_said_and_never_waited_for() {
+    let w = world(&[("a.yaml", &service("a", 1)), ("b.yaml", &service("b", 1))]);
+    fs::remove_file(w.path("a.yaml")).unwrap();
+    symlink("a.yaml", w.path("a.yaml")).unwrap();
+    fs::remove_file(w.path("b.yaml")).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(w.path("b.yaml")).status().unwrap();
+    assert!(made.success());
+    w.complains(&["a.yaml: error: cannot be read: it is a link", "b.yaml: error: cannot be read: it is neither"]);
+    assert_eq!(said(&w.store), ["a:1", "b:1"], "what they said stays in force");
+    let checked = super::check(&[w.folder.path().to_owned()]).unwrap();
+    assert_eq!(checked.diagnostics.len(), 3, "both, and that there is nothing else: {:?}", checked.diagnostics);
+
+    fs::remove_file(w.path("a.yaml")).unwrap();
+    fs::remove_file(w.path("b.yaml")).unwrap();
+    w.becomes(&[]);
+    w.complains(&[]);
+}
+
+#[test]
+fn a_file_named_outright_may_become_something_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.yaml");
+    fs::write(&path, service("a", 1)).unwrap();
+    let store = Arc::new(Store::new());
+    let watch = Watch::start(vec![path.clone()], store.clone()).unwrap();
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    let error = || watch.problems().iter().map(ToString::to_string).collect::<String>();
+    eventually(error, |error| error.contains("it is a directory"), "a fault");
+    assert_eq!(said(&store), ["a:1"], "what it said stays in force");
+    fs::remove_dir(&path).unwrap();
+    fs::write(&path, service("a", 2)).unwrap();
+    eventually(|| said(&store), |said| said == &["a:2"], "the file's word");
+    eventually(error, String::is_empty, "no fault");
+}
+
+#[test]
 fn problems_tell_of_their_changes() {
     let w = world(&[("a.yaml", &service("a", 1))]);
     let mut changed = w.watch.problems_changed();

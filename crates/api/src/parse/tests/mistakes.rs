@@ -26,3 +26,12 @@ fn mistakes_are_found_where_they_are() {
     }
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
+
+/// A fixture with such a byte would be no text file.
+#[test]
+fn a_nul_byte_is_no_question_of_tabs() {
+    let loaded = load("apiVersion: v1\nkind: Namespace\nmetadata: {name: a\0b}\n", "nul.yaml");
+    let [diagnostic] = loaded.diagnostics.as_slice() else { panic!("{:?}", loaded.diagnostics) };
+    assert_eq!((diagnostic.line, diagnostic.column), (3, 19));
+    assert!(diagnostic.hint.as_ref().is_some_and(|hint| hint.contains("text file")), "{diagnostic}");
+}
