@@ -15,3 +15,6 @@ pub use limits::Load;
 pub(crate) use limits::{Breakers, Permit};
 pub(crate) use pool::{Counted, Idle, Pool};
 pub(crate) use waiting::Turn;
+
+#[cfg(test)]
+pub(crate) use hosts::tests;

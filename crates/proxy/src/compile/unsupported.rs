@@ -96,7 +96,6 @@ fn filter_chain(out: &mut Found, at: &At<'_>, chain: &FilterChain) {
 fn http_manager(out: &mut Found, at: &At<'_>, manager: &HttpManager) {
     let timeouts = &manager.timeouts;
     out.when(manager.codec == Codec::Http2, at, "codec_type", "HTTP/2 only");
-    out.when(timeouts.stream_idle.is_some(), at, "stream_idle_timeout", "an idle timeout for requests (0s is none)");
     out.when(timeouts.stream_flush.is_some(), at, "stream_flush_timeout", "a timeout for clients that do not read");
     out.when(timeouts.request.is_some(), at, "request_timeout", "a timeout for receiving requests");
     let life = timeouts.max_connection_duration.is_some();
@@ -146,8 +145,6 @@ fn one_route(out: &mut Found, at: &At<'_>, route: &Route) {
 }
 
 fn forwarded(out: &mut Found, at: &At<'_>, forward: &Forward) {
-    let idle = matches!(forward.idle_timeout, Some(Some(_)));
-    out.when(idle, at, "idle_timeout", "an idle timeout for requests (0s is none)");
     let stream = matches!(forward.max_stream_duration, Some(Some(_)));
     out.when(stream, at, "max_stream_duration", "a limit on how long streams last");
     if let Some(retry) = &forward.retry {

@@ -214,4 +214,4 @@ fn spread(priorities: &mut [PriorityHosts], overprovisioning: u32) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

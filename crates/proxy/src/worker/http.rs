@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use maille_http::h1::{self, Limits, RequestMeta, parse_request};
@@ -30,6 +30,8 @@ pub(crate) struct Client {
     /// Requests so far.
     pub(crate) requests: u32,
     pub(crate) metrics: Rc<HttpMetrics>,
+    /// How long a request may be without activity, in seconds; `u32::MAX` is for ever.
+    pub(crate) stream_idle: u32,
     registered: Registered,
 }
 
@@ -57,8 +59,16 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, manager: Arc<Ht
     let metrics = worker.http_metrics(&manager.stat_prefix);
     metrics.connections().inspect(|c| c.inc());
     let _active = Active::of(&metrics);
-    let mut client =
-        Client { worker, stream, input: Input::default(), info, requests: 0, metrics: metrics.clone(), registered };
+    let mut client = Client {
+        worker,
+        stream,
+        input: Input::default(),
+        info,
+        requests: 0,
+        metrics: metrics.clone(),
+        stream_idle: u32::MAX,
+        registered,
+    };
     let limits = Limits {
         head_bytes: manager.max_header_bytes as usize,
         fields: manager.max_header_count as usize,
@@ -160,9 +170,26 @@ impl Client {
             true => manager.timeouts.idle,
             false => manager.timeouts.request_headers.or(Some(HEAD_TIMEOUT)),
         };
-        let seconds = |d: Duration| u32::try_from(d.as_secs().saturating_add(1)).unwrap_or(u32::MAX);
-        let deadline = limit.map_or(u32::MAX, |d| self.worker.clock.seconds().saturating_add(seconds(d)));
+        let deadline = self.worker.clock.seconds().saturating_add(seconds(limit));
         self.registered.slot.set(idle, deadline);
+    }
+
+    /// Says how long the request at work may be without activity.
+    pub(crate) fn limit_silence(&mut self, limit: Option<Duration>) {
+        self.stream_idle = seconds(limit);
+    }
+
+    /// Whether the request at work has been without activity for too long. Being asked is activity: nobody asks who was not woken.
+    #[inline]
+    pub(crate) fn is_silent(&self, cx: &mut Context<'_>) -> bool {
+        if self.stream_idle == u32::MAX {
+            return false;
+        }
+        if self.registered.slot.poll_closing(cx) {
+            return true;
+        }
+        self.registered.slot.set(false, self.worker.clock.seconds().saturating_add(self.stream_idle));
+        false
     }
 
     /// Ends our side and reads on for a while: closing with bytes unread would reset the connection, and the client might never see our answer.
@@ -179,4 +206,9 @@ impl Client {
         });
         let _ = tokio::time::timeout(limit, until_gone).await;
     }
+}
+
+/// In ticks of the clock, none of them too few; `None` is for ever.
+fn seconds(limit: Option<Duration>) -> u32 {
+    limit.map_or(u32::MAX, |d| u32::try_from(d.as_secs().saturating_add(1)).unwrap_or(u32::MAX))
 }

@@ -53,6 +53,8 @@ pub(crate) enum Lost {
     Timeout,
     /// The attempt's time is over.
     TryTimeout,
+    /// Nothing has happened for too long.
+    Silence,
 }
 
 /// What limits the time of an attempt.
@@ -63,7 +65,10 @@ pub(crate) struct Timers {
 }
 
 impl Timers {
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Option<Lost> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, client: &Client) -> Option<Lost> {
+        if client.is_silent(cx) {
+            return Some(Lost::Silence);
+        }
         let over = |timer: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>| {
             timer.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready())
         };
@@ -110,7 +115,7 @@ impl Upstream {
             if !is_coming(body) && client_is_gone(cx, client) {
                 return Poll::Ready(Err(Unconnected::Lost(Lost::Client(Failure::Source))));
             }
-            match timers.poll(cx) {
+            match timers.poll(cx, client) {
                 Some(lost) => Poll::Ready(Err(Unconnected::Lost(lost))),
                 None => Poll::Pending,
             }
@@ -179,7 +184,7 @@ impl Upstream {
             if !is_coming(body) && client_is_gone(cx, client) {
                 return Poll::Ready(Err(Lost::Client(Failure::Source)));
             }
-            match timers.poll(cx) {
+            match timers.poll(cx, client) {
                 Some(lost) => Poll::Ready(Err(lost)),
                 None => Poll::Pending,
             }

@@ -137,6 +137,10 @@ impl Attempt<'_, '_> {
                 self.entry.report(&self.host.host, outlier::Outcome::TimedOut);
                 Err(self.job.failed(record, Reset::Timeout, Cow::Borrowed(""), false))
             }
+            Lost::Silence => {
+                let reply = Reply::new(408, "stream_idle_timeout").body(&b"stream timeout"[..]).close();
+                Err(reply.flags(ResponseFlags::STREAM_IDLE_TIMEOUT))
+            }
             Lost::Client(Failure::Malformed) => Err(malformed()),
             Lost::Client(_) => {
                 record.flags.set(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
@@ -257,7 +261,7 @@ impl Attempt<'_, '_> {
                     &client.worker.blocks,
                 );
                 if polled.is_pending() {
-                    if timers.poll(cx).is_some() {
+                    if timers.poll(cx, client).is_some() {
                         return Poll::Ready(Err(Failure::Source));
                     }
                     if !sending && client_is_gone(cx, client) {

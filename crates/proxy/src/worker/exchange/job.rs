@@ -77,6 +77,7 @@ impl Job<'_> {
         let breakers = entry.breakers(self.forward.priority);
         let metrics = &cluster.metrics;
         let retry = self.forward.retry.as_deref().filter(|policy| retry::applies(policy, &scratch.request));
+        client.limit_silence(self.forward.idle_timeout.unwrap_or(self.manager.timeouts.stream_idle));
         let mut timers = Timers { route: self.forward.timeout.map(|t| Box::pin(sleep(t))), attempt: None };
         let framing = self.framing(scratch);
         let mut body = self.body(client, upgrade, framing == BodyLength::Chunked, retry);
