@@ -70,6 +70,8 @@ pub struct Status {
     pub listening: Vec<(Arc<str>, SocketAddr)>,
     /// What was refused and still is: one sentence each.
     pub refused: Vec<String>,
+    /// Whether [`Handle::drain_inbound`] was asked for, and the last connection that came in is gone.
+    pub inbound_drained: bool,
 }
 
 /// A running proxy.
@@ -147,9 +149,13 @@ impl Handle {
         self.status.clone()
     }
 
-    /// Stops accepting for inbound listeners and tells their clients to go; what goes out is served on.
-    pub fn drain_inbound(&self) {
+    /// Stops accepting for inbound listeners and tells their clients to go; what goes out is served on. Returns when
+    /// the requests at work have finished, or have had their time.
+    pub async fn drain_inbound(&self) {
         let _ = self.drain.send(Some(Drain::Inbound));
+        let mut status = self.status.clone();
+        let drained = status.wait_for(|status| status.inbound_drained);
+        let _ = tokio::time::timeout(self.limit, drained).await;
     }
 
     /// Stops accepting, tells clients to go, lets requests at work finish, ends. Returns when it has ended.
@@ -214,10 +220,10 @@ impl Crew {
         let _ = self.mailboxes[worker].send(message);
     }
 
-    /// Drains what comes in.
-    pub(crate) fn drain_inbound(&self) {
+    /// Drains what comes in; each worker says when it has.
+    pub(crate) fn drain_inbound(&self, done: &mpsc::UnboundedSender<()>) {
         for mailbox in &self.mailboxes {
-            let _ = mailbox.send(Message::DrainInbound);
+            let _ = mailbox.send(Message::DrainInbound(done.clone()));
         }
     }
 

@@ -54,7 +54,7 @@ pub(crate) enum Message {
     /// Stop accepting on an address.
     Unlisten(SocketAddr),
     /// Stop accepting for inbound listeners, and tell their clients to go; the rest goes on.
-    DrainInbound,
+    DrainInbound(mpsc::UnboundedSender<()>),
     /// Stop accepting altogether; tell clients to go; end when they have, or when this time is over.
     Drain(Duration),
 }
@@ -124,13 +124,14 @@ pub(crate) fn run(mut mailbox: mpsc::UnboundedReceiver<Message>, shared: Shared)
                 Message::Snapshot(snapshot) => worker.install(snapshot),
                 Message::Listen(address, socket) => listening.start(&worker, address, socket),
                 Message::Unlisten(address) => listening.stop(&worker, address),
-                Message::DrainInbound => {
+                Message::DrainInbound(done) => {
                     worker.draining.set(Draining::Inbound);
                     let snapshot = worker.snapshot();
                     let inbound =
                         |a: &SocketAddr| snapshot.bound.get(a).is_some_and(|l| l.direction == Direction::Inbound);
                     listening.stop_where(&worker, inbound);
                     worker.connections.close_idle(Draining::Inbound);
+                    tokio::task::spawn_local(when_empty(worker.clone(), done));
                 }
                 Message::Drain(limit) => {
                     listening.stop_all(&worker);
@@ -201,6 +202,15 @@ impl Worker {
         };
         let _ = tokio::time::timeout(limit, empty).await;
     }
+}
+
+/// Says when the last connection that came in is gone.
+async fn when_empty(worker: Rc<Worker>, done: mpsc::UnboundedSender<()>) {
+    while !worker.connections.is_empty_of(Draining::Inbound) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Nobody asks any more when the proxy is ending.
+    let _ = done.send(());
 }
 
 /// Once a second: the clock, and whatever has been idle for too long.

@@ -59,6 +59,8 @@ pub(super) async fn follow(
         main.publish();
     }
     let alarm = main.assembly.alarm();
+    let (drained_in, mut drained) = mpsc::unbounded_channel();
+    let mut undrained = main.crew.len();
     let limit = loop {
         let check = main.assembly.next_check(Instant::now());
         tokio::select! {
@@ -66,7 +68,7 @@ pub(super) async fn follow(
                 let limit = *drain.borrow_and_update();
                 match (changed, limit) {
                     (_, Some(Drain::All(limit))) => break limit,
-                    (Ok(()), Some(Drain::Inbound)) => main.crew.drain_inbound(),
+                    (Ok(()), Some(Drain::Inbound)) => main.crew.drain_inbound(&drained_in),
                     (Ok(()), None) => {}
                     (Err(_), _) => break Duration::ZERO,
                 }
@@ -75,6 +77,12 @@ pub(super) async fn follow(
                 (Some(update), Some(client)) => main.update(client, update),
                 _ => break Duration::ZERO,
             },
+            Some(()) = drained.recv() => {
+                undrained = undrained.saturating_sub(1);
+                if undrained == 0 {
+                    main.status.send_modify(|status| status.inbound_drained = true);
+                }
+            }
             Some(answer) = answers.recv() => main.resolved(answer),
             Some(now) = changed(&mut connection) => main.connection(now),
             Some(question) = questions.recv() => main.answer(question),

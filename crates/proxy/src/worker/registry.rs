@@ -66,6 +66,11 @@ impl Registry {
         self.slots.borrow().count == 0
     }
 
+    /// Whether there is none of those that a drain is about.
+    pub(crate) fn is_empty_of(&self, draining: Draining) -> bool {
+        !self.slots.borrow().used.iter().flatten().any(|slot| draining.concerns(slot.direction))
+    }
+
     /// Closes what waits for requests, of those that a drain is about.
     pub(crate) fn close_idle(&self, draining: Draining) {
         self.close(|slot| slot.idle.get() && draining.concerns(slot.direction));
