@@ -2,8 +2,9 @@
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
-use std::process::ExitStatus;
+use std::process::{ExitStatus, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::process::{Child, Command};
@@ -16,7 +17,7 @@ pub struct App {
 }
 
 impl App {
-    /// Starts a program with our stdin, stdout and stderr, and these variables on top of our environment.
+    /// Starts a program with our stdin and stderr, this stdout, and these variables on top of our environment.
     ///
     /// On a terminal it stays in our process group, so that it can read from the terminal and Ctrl-C reaches it as it
     /// would without us. Elsewhere it gets a group of its own: whoever ends our whole group then ends us, and we can
@@ -24,10 +25,11 @@ impl App {
     ///
     /// # Errors
     /// When there is no such program, or it cannot be run.
-    pub fn start(command: &[OsString], variables: &[(&str, String)]) -> io::Result<Self> {
+    pub fn start(command: &[OsString], variables: &[(&str, String)], stdout: Stdio) -> io::Result<Self> {
         let (program, arguments) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
         let mut command = Command::new(program);
-        command.args(arguments).envs(variables.iter().map(|(name, value)| (name, value))).kill_on_drop(true);
+        command.args(arguments).envs(variables.iter().map(|(name, value)| (name, value)));
+        command.stdout(stdout).kill_on_drop(true);
         let own_group = !io::stdin().is_terminal();
         if own_group {
             command.process_group(0);
@@ -73,6 +75,17 @@ pub fn bind_to_us(command: &mut Command) {
     maille_net::child::die_with_parent(command.as_std_mut());
 }
 
+/// Takes our stdout away for the program alone: whatever else is said on it, such as access logs to `/dev/stdout`, goes
+/// to stderr from here on.
+///
+/// # Errors
+/// When stdout or stderr is closed.
+pub fn take_stdout() -> io::Result<Stdio> {
+    let stdout = io::stdout().as_fd().try_clone_to_owned()?;
+    rustix::stdio::dup2_stdout(io::stderr())?;
+    Ok(stdout.into())
+}
+
 /// Asks a child to end.
 pub fn terminate(child: &Child) {
     if let Some(pid) = pid(child) {
@@ -90,7 +103,7 @@ mod tests {
 
     async fn run(script: &str) -> u8 {
         let command = ["sh", "-c", script].map(OsString::from);
-        let mut app = App::start(&command, &[("GREETING", "hello".into())]).expect("sh starts");
+        let mut app = App::start(&command, &[("GREETING", "hello".into())], Stdio::inherit()).expect("sh starts");
         code(app.ended().await.expect("it ends"))
     }
 
@@ -100,7 +113,7 @@ mod tests {
             assert_eq!(run(script).await, expected, "{script}");
         }
         for (program, expected) in [("/nonexistent/program", 127), ("/etc/passwd", 126)] {
-            let error = App::start(&[program.into()], &[]).expect_err("it cannot start");
+            let error = App::start(&[program.into()], &[], Stdio::inherit()).expect_err("it cannot start");
             assert_eq!(code_of_failure(&error), expected, "{program}");
         }
     }
@@ -111,7 +124,8 @@ mod tests {
         let script = "trap 'exit 9' USR1; echo > \"$READY\"; while :; do sleep 0.01; done";
         let ready = std::env::temp_dir().join(format!("maille-app-test-{}", std::process::id()));
         let variables = [("READY", ready.display().to_string())];
-        let mut app = App::start(&["sh", "-c", script].map(OsString::from), &variables).expect("sh starts");
+        let mut app =
+            App::start(&["sh", "-c", script].map(OsString::from), &variables, Stdio::inherit()).expect("sh starts");
         while !ready.exists() {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }

@@ -139,7 +139,7 @@ impl Sidecar {
     /// Takes no new connections from outside and lets what is under way finish; the workload's own requests still pass.
     pub async fn drain(&mut self) {
         match &mut self.running {
-            Running::Maille(_) => {}
+            Running::Maille(handle) => handle.drain_inbound().await,
             Running::Envoy { envoy, .. } => envoy.drain_inbound().await,
         }
     }

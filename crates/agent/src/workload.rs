@@ -5,6 +5,7 @@ mod signals;
 use std::ffi::OsString;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -19,6 +20,7 @@ use crate::lease::LeaseError;
 use crate::membership::{Joining, Membership, Tokens};
 use crate::node::{Node, Role};
 use crate::notice::{say, waiting};
+use crate::settle::settle;
 use crate::sidecar::{DataPlane, Sidecar, SidecarError};
 use signals::Signals;
 
@@ -105,10 +107,12 @@ impl RunError {
 /// When the program could not be run, or not as a workload.
 pub async fn run(options: Options) -> Result<u8, RunError> {
     let mut signals = Signals::listen()?;
+    let stdout = app::take_stdout()?;
     tokio::select! {
         prepared = prepare(&options) => {
             let (sidecar, address, app_port) = prepared?;
-            live(&options, signals, sidecar, address, app_port).await
+            tokio::spawn(settle());
+            live(&options, stdout, signals, sidecar, address, app_port).await
         }
         signal = signals.next() => Ok(128 + signal.as_raw() as u8),
     }
@@ -159,13 +163,14 @@ async fn control_is_there(options: &Options) -> Result<(), RunError> {
 /// From the program's start to its end.
 async fn live(
     options: &Options,
+    stdout: Stdio,
     mut signals: Signals,
     mut sidecar: Sidecar,
     address: Address,
     app_port: Option<u16>,
 ) -> Result<u8, RunError> {
     let program = |source| RunError::Program { program: options.command[0].to_string_lossy().into_owned(), source };
-    let mut app = App::start(&options.command, &variables(&address, app_port)).map_err(program)?;
+    let mut app = App::start(&options.command, &variables(&address, app_port), stdout).map_err(program)?;
     let joining = Joining { control: options.control, tokens: options.tokens.clone(), entry: options.entry(&address) };
     let mut membership = std::pin::pin!(join(joining, options, &address, app_port));
     let mut member = None;

@@ -4,7 +4,9 @@ use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use owo_colors::OwoColorize;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::failure::{Failure, Outcome};
 
@@ -33,9 +35,11 @@ pub(crate) const LOG: &str = "MAILLE_LOG";
 
 /// Sends the log of a long-running command to stderr: this much of it, or what [`LOG`] asks for.
 pub(crate) fn log(default: &str) {
-    let filter = EnvFilter::try_from_env(LOG).unwrap_or_else(|_| EnvFilter::new(default));
+    let asked_for = std::env::var(LOG).ok().and_then(|text| text.parse::<Targets>().ok());
+    // `default` is a constant of the caller's.
+    let targets = asked_for.or_else(|| default.parse().ok()).unwrap_or_default();
     let colours = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
+    let lines = tracing_subscriber::fmt::layer().with_ansi(colours).with_writer(std::io::stderr);
     // An error means that a log is set up already.
-    let _ =
-        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).try_init();
+    let _ = tracing_subscriber::registry().with(lines.with_filter(targets)).try_init();
 }

@@ -267,6 +267,65 @@ fn gateways_come_and_go_with_their_gateway_and_die_with_a_killed_up() {
     eventually("the gateway's end", || (!is_alive(now)).then_some(()));
 }
 
+/// Not a test of its own: a server that takes a second for each answer, and dies of SIGTERM at once.
+#[test]
+fn job() {
+    if std::env::var_os("SLOW_SERVER").is_none() {
+        return;
+    }
+    let port: u16 = std::env::var("PORT").unwrap().parse().unwrap();
+    for stream in TcpListener::bind(("127.0.0.1", port)).unwrap().incoming() {
+        std::thread::spawn(move || {
+            let mut stream = stream.unwrap();
+            if stream.read(&mut [0; 4096]).is_ok_and(|n| n > 0) {
+                std::thread::sleep(Duration::from_secs(1));
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nslow").unwrap();
+            }
+        });
+    }
+}
+
+#[test]
+fn a_request_under_way_finishes_before_its_program_is_ended() {
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: 9080}]}\n";
+    let up = Up::start(&[("service.yaml", service)]);
+    let test = std::env::current_exe().unwrap();
+    let mut server = up.run("web", &["--port", "9080"], &[test.to_str().unwrap(), "--exact", "job"]);
+    let mut server = server.env("SLOW_SERVER", "1").spawn().unwrap();
+    let mut client = up.run("me", &[], &["sh", "-c", "echo $http_proxy; exec sleep 60"]).spawn().unwrap();
+    let proxy = BufReader::new(client.stdout.take().unwrap()).lines().next().unwrap().unwrap();
+    let ask = move || {
+        let mut stream = TcpStream::connect(proxy.trim_start_matches("http://")).ok()?;
+        stream.write_all(b"GET http://web/ HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        Some(answer)
+    };
+    eventually("an answer", || ask().filter(|answer| answer.ends_with("slow")));
+    let under_way = std::thread::spawn(ask);
+    std::thread::sleep(Duration::from_millis(300));
+    kill("-TERM", server.id());
+    let answer = under_way.join().unwrap().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(server.wait().unwrap().code(), Some(143));
+    kill("-TERM", client.id());
+    client.wait().unwrap();
+}
+
+#[test]
+fn access_logs_do_not_mix_with_what_the_program_says() {
+    let mesh = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata:\n  mesh: |\n    accessLogFile: /dev/stdout\n    accessLogFormat: \"logged %RESPONSE_CODE%\\n\"\n";
+    let up = Up::start(&[("mesh.yaml", mesh)]);
+    let output =
+        up.output("a", &[], &["curl", "-s", "-o", "/dev/null", "-w", "said %{http_code}\n", "http://127.0.0.1:1/"]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "said 503\n");
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("logged 503"),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
 #[test]
 fn traffic_goes_on_while_the_control_plane_is_away_and_the_workload_comes_back() {
     let service = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: 9080}]}\n";

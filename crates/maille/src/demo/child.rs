@@ -27,12 +27,12 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// Starts it; every line of its stdout goes to `line`.
+    /// Starts it; every line that it says goes to `line`.
     pub(super) fn start(
         name: &str,
         exe: &Path,
         args: &[&str],
-        line: impl Fn(&str) + Send + 'static,
+        line: impl Fn(&str) + Clone + Send + 'static,
     ) -> io::Result<Self> {
         let mut command = Command::new(exe);
         command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
@@ -42,10 +42,10 @@ impl Child {
         let mut child = command.spawn()?;
         let words = Arc::new(Mutex::new(VecDeque::new()));
         if let Some(out) = child.stdout.take() {
-            tokio::spawn(listen(out, words.clone(), line));
+            tokio::spawn(listen(out, words.clone(), line.clone()));
         }
         if let Some(err) = child.stderr.take() {
-            tokio::spawn(listen(err, words.clone(), |_| {}));
+            tokio::spawn(listen(err, words.clone(), line));
         }
         Ok(Self { name: name.to_owned(), child, words })
     }
