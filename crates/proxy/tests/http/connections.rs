@@ -1,0 +1,170 @@
+//! Connections: kept, given up, upgraded, drained.
+
+use std::net::{Shutdown, TcpStream};
+
+use crate::support::{Proxy, Server, Wire};
+
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+/// Sends a request and answers it on that connection to the server.
+fn round(client: &mut Wire, upstream: &mut Wire) {
+    client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    upstream.head();
+    upstream.send(OK);
+    assert!(client.until("ok").starts_with("HTTP/1.1 200 "));
+}
+
+#[test]
+fn an_upstream_connection_serves_one_client_after_the_other() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server);
+    let mut client = proxy.connect();
+    client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    let mut upstream = server.accept();
+    upstream.head();
+    upstream.send(OK);
+    client.until("ok");
+    drop(client);
+    for _ in 0..3 {
+        round(&mut proxy.connect(), &mut upstream);
+    }
+    assert!(server.is_quiet());
+}
+
+#[test]
+fn a_connection_that_the_server_closed_is_not_used() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server);
+    let mut client = proxy.connect();
+    for _ in 0..5 {
+        client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        let mut upstream = server.accept();
+        upstream.head();
+        upstream.send(OK);
+        client.until("ok");
+        drop(upstream);
+    }
+}
+
+/// The server closes just as the request comes: nobody sees it.
+#[test]
+fn a_request_on_a_connection_that_dies_is_sent_again() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server);
+    let mut client = proxy.connect();
+    client.send("GET /1 HTTP/1.1\r\nHost: x\r\n\r\n");
+    let mut upstream = server.accept();
+    upstream.head();
+    upstream.send(OK);
+    client.until("ok");
+    client.send("GET /2 HTTP/1.1\r\nHost: x\r\n\r\n");
+    upstream.head();
+    drop(upstream);
+    let mut fresh = server.accept();
+    assert!(fresh.head().starts_with("GET /2 "));
+    fresh.send(OK);
+    assert!(client.until("ok").starts_with("HTTP/1.1 200 "));
+    // But not one that may have done something already.
+    client.send("POST /3 HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi");
+    fresh.until("hi");
+    drop(fresh);
+    assert!(client.head().starts_with("HTTP/1.1 503 "));
+}
+
+#[test]
+fn a_client_that_goes_takes_its_request_with_it() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server);
+    let mut client = proxy.connect();
+    client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    let mut upstream = server.accept();
+    upstream.head();
+    drop(client);
+    assert!(upstream.rest().is_empty());
+}
+
+#[test]
+fn what_is_not_http_is_the_servers_fault() {
+    for answer in ["SSH-2.0-x\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"] {
+        let server = Server::start();
+        let proxy = Proxy::start(&server);
+        let mut client = proxy.connect();
+        client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        let mut upstream = server.accept();
+        upstream.head();
+        upstream.send(answer);
+        assert!(client.until("protocol error").starts_with("HTTP/1.1 502 "), "{answer:?}");
+    }
+}
+
+#[test]
+fn an_upgrade_becomes_a_tunnel_only_when_the_server_agrees() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server);
+    let ask = "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let mut client = proxy.connect();
+    // What comes before the server's answer waits for it.
+    client.send(ask).send("early");
+    let mut upstream = server.accept();
+    let head = upstream.head();
+    assert!(head.contains("connection: upgrade\r\n") && head.contains("upgrade: websocket\r\n"), "{head}");
+    upstream.send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nhello");
+    let head = client.head();
+    assert!(head.starts_with("HTTP/1.1 101 ") && head.contains("upgrade: websocket\r\n"), "{head}");
+    assert_eq!(client.exactly(5), b"hello");
+    assert_eq!(upstream.exactly(5), b"early");
+    client.send("ping");
+    assert_eq!(upstream.exactly(4), b"ping");
+    drop(upstream);
+    assert!(client.rest().is_empty());
+
+    let mut client = proxy.connect();
+    client.send(ask).send("GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n");
+    let mut upstream = server.accept();
+    upstream.head();
+    upstream.send("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n");
+    assert!(client.head().starts_with("HTTP/1.1 403 "));
+    assert!(upstream.head().starts_with("GET /smuggled "), "a request like any other, not tunnelled bytes");
+
+    let mut client = proxy.connect();
+    client.send("GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: other\r\n\r\n");
+    assert!(client.head().starts_with("HTTP/1.1 403 "));
+}
+
+#[test]
+fn each_direction_of_a_connection_ends_on_its_own() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server);
+    let mut client = Wire::new(TcpStream::connect(proxy.tcp).unwrap());
+    let mut upstream = server.accept();
+    upstream.send("server first");
+    client.until("server first");
+    client.send("question");
+    client.0.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(upstream.rest(), b"question");
+    upstream.send("answer");
+    drop(upstream);
+    assert_eq!(client.rest(), b"answer");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_lets_requests_finish() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server);
+    let (mut idle, mut busy) = (proxy.connect(), proxy.connect());
+    busy.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    let mut upstream = server.accept();
+    upstream.head();
+    let Proxy { http, handle, .. } = proxy;
+    let drained = tokio::spawn(handle.drain());
+    let answered = tokio::task::spawn_blocking(move || {
+        assert!(idle.rest().is_empty(), "a connection without a request is closed");
+        while TcpStream::connect(http).is_ok() {}
+        upstream.send(OK);
+        let head = busy.head();
+        assert!(head.starts_with("HTTP/1.1 200 ") && head.contains("connection: close\r\n"), "{head}");
+        assert_eq!(busy.rest(), b"ok");
+    });
+    answered.await.unwrap();
+    drained.await.unwrap();
+}
