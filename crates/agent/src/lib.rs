@@ -9,6 +9,7 @@ pub mod lease;
 pub mod membership;
 pub mod node;
 pub mod notice;
+pub mod settle;
 pub mod sidecar;
 pub mod workload;
 

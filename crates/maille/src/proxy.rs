@@ -92,6 +92,7 @@ async fn serve(options: maille_proxy::Options) -> Outcome {
     let no_signals = |error| Failure::running(format!("no signals: {error}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
+    tokio::spawn(maille_agent::settle::settle());
     let proxy = maille_proxy::run(options).map_err(|error| Failure::running(format!("the proxy: {error}")))?;
     tokio::select! {
         () = proxy.ended() => return Err(Failure::running("the proxy has ended by itself")),

@@ -6,6 +6,7 @@ mod cpu;
 mod keepalive;
 mod limits;
 mod listener;
+mod memory;
 mod original_dst;
 mod runtime;
 
@@ -13,5 +14,6 @@ pub use cpu::{cpus, pin_to};
 pub use keepalive::set_keepalive;
 pub use limits::raise_open_files;
 pub use listener::{ListenOptions, listen};
+pub use memory::release_startup_code;
 pub use original_dst::original_dst;
 pub use runtime::worker_runtime;
