@@ -88,7 +88,7 @@ pub fn run(options: Options) -> io::Result<Handle> {
         token: options.token.clone(),
         ..maille_xds::client::Options::new(options.xds.clone(), options.node.clone())
     };
-    start(options, Source::ControlPlane(client))
+    start(options, Source::ControlPlane(Box::new(client)))
 }
 
 /// Starts a proxy without a control plane, on resources that never change: for tests and measurements.
@@ -98,7 +98,7 @@ pub fn run_fixed(options: Options, resources: Vec<(TypeUrl, Vec<Resource>)>) -> 
 
 /// Where resources come from.
 enum Source {
-    ControlPlane(maille_xds::client::Options),
+    ControlPlane(Box<maille_xds::client::Options>),
     Fixed(Vec<(TypeUrl, Vec<Resource>)>),
 }
 
@@ -121,7 +121,7 @@ fn start(options: Options, source: Source) -> io::Result<Handle> {
     let (client, fixed) = match source {
         Source::ControlPlane(client) => {
             let _inside = runtime.enter();
-            let client = maille_xds::client::connect(client);
+            let client = maille_xds::client::connect(*client);
             (Some(client.map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?), Vec::new())
         }
         Source::Fixed(resources) => (None, resources),
@@ -137,8 +137,9 @@ fn start(options: Options, source: Source) -> io::Result<Handle> {
     let (status_in, status) = watch::channel(Status::default());
     let (drain, drain_out) = watch::channel(None);
     let admin_drain = drain.clone();
+    let outside = follow::Outside { status: status_in, drain: drain_out, admin, admin_drain, registry };
     let main = std::thread::Builder::new().name("proxy-main".into()).spawn(move || {
-        runtime.block_on(follow::follow(client, fixed, crew, status_in, drain_out, admin, admin_drain, registry));
+        runtime.block_on(follow::follow(client, fixed, crew, outside));
     })?;
     Ok(Handle { status, drain, limit, main: Some(main) })
 }

@@ -77,6 +77,10 @@ impl Draining {
     }
 }
 
+/// What is served. Each request takes hold of it, which must not touch a counter that other threads touch too.
+#[allow(clippy::redundant_allocation, reason = "the outer count is this thread's own")]
+pub(crate) type Current = Rc<Arc<Snapshot>>;
+
 /// What all workers of a proxy share.
 #[derive(Clone)]
 pub(crate) struct Shared {
@@ -87,7 +91,7 @@ pub(crate) struct Shared {
 
 /// What all tasks of a worker share.
 pub(crate) struct Worker {
-    snapshot: RefCell<Rc<Arc<Snapshot>>>,
+    snapshot: RefCell<Current>,
     clusters: RefCell<AHashMap<Arc<str>, Rc<WorkerCluster>>>,
     pub(crate) blocks: Blocks,
     pub(crate) scratches: Scratches,
@@ -147,7 +151,7 @@ pub(crate) fn run(mut mailbox: mpsc::UnboundedReceiver<Message>, shared: Shared)
 
 impl Worker {
     /// What is served now. Requests keep what they got from here.
-    pub(crate) fn snapshot(&self) -> Rc<Arc<Snapshot>> {
+    pub(crate) fn snapshot(&self) -> Current {
         self.snapshot.borrow().clone()
     }
 

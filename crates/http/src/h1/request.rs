@@ -80,7 +80,7 @@ pub fn parse_request(buf: &[u8], limits: &Limits, head: &mut RequestHead) -> Res
 fn complete(buf: &[u8], limits: &Limits, head: &mut RequestHead) -> Result<Option<RequestMeta>, Error> {
     let Some(line_end) = buf.iter().position(|&b| b == b'\n') else { return Ok(None) };
     let line = buf.get(..line_end).and_then(|l| l.strip_suffix(b"\r")).ok_or(Error::Syntax)?;
-    let (method, target, version) = request_line(line)?;
+    let RequestLine { method, target, version } = request_line(line)?;
 
     head.clear();
     let mut hosts = 0u8;
@@ -156,8 +156,15 @@ fn leading_empty_lines(buf: &[u8]) -> Result<usize, Error> {
     Ok(if at + 1 == buf.len() && buf.get(at) == Some(&b'\r') { buf.len() } else { at })
 }
 
+struct RequestLine<'a> {
+    method: &'a [u8],
+    target: &'a [u8],
+    /// `1.1`
+    version: &'a [u8],
+}
+
 /// Method, target and the version's number. Envoy takes spaces after the version for nothing, and so do we.
-fn request_line(line: &[u8]) -> Result<(&[u8], &[u8], &[u8]), Error> {
+fn request_line(line: &[u8]) -> Result<RequestLine<'_>, Error> {
     let mut parts = line.splitn(3, |&b| b == b' ');
     let (Some(method), Some(target), Some(version)) = (parts.next(), parts.next(), parts.next()) else {
         return Err(Error::Syntax);
@@ -166,7 +173,7 @@ fn request_line(line: &[u8]) -> Result<(&[u8], &[u8], &[u8]), Error> {
     if !matches!(version, [b'0'..=b'9', b'.', b'0'..=b'9']) || line.last() == Some(&b'\r') {
         return Err(Error::Syntax);
     }
-    Ok((method, target, version))
+    Ok(RequestLine { method, target, version })
 }
 
 /// Puts the target's parts where they belong; says whether it was an absolute URL.

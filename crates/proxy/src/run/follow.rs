@@ -1,6 +1,6 @@
 //! The main thread's loop: updates in, snapshots and sockets out.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,21 +15,31 @@ use super::assembly::{Applied, Assembly};
 use super::dns::{Answer, Dns};
 use super::sockets::Sockets;
 use super::{Crew, Drain, Status};
+use crate::config::Listener;
 use crate::snapshot::Snapshot;
 use crate::upstream::outlier::Verdict;
 use crate::worker::Message;
+
+/// How often to see whether an address that somebody else had is free.
+const FREE_YET: Duration = Duration::from_secs(1);
+
+/// How the rest of the process reaches the main thread, and it them.
+pub(super) struct Outside {
+    pub(super) status: watch::Sender<Status>,
+    pub(super) drain: watch::Receiver<Option<Drain>>,
+    pub(super) admin: Option<TcpListener>,
+    pub(super) admin_drain: watch::Sender<Option<Drain>>,
+    pub(super) registry: Registry,
+}
 
 /// Follows the control plane until told to drain; ends when the workers have.
 pub(super) async fn follow(
     mut client: Option<Client>,
     fixed: Vec<(TypeUrl, Vec<Resource>)>,
     crew: Crew,
-    status: watch::Sender<Status>,
-    mut drain: watch::Receiver<Option<Drain>>,
-    admin: Option<TcpListener>,
-    admin_drain: watch::Sender<Option<Drain>>,
-    registry: Registry,
+    outside: Outside,
 ) {
+    let Outside { status, mut drain, admin, admin_drain, registry } = outside;
     if let Some(client) = &client {
         client.subscribe_all(TypeUrl::Cluster);
         client.subscribe_all(TypeUrl::Listener);
@@ -44,6 +54,7 @@ pub(super) async fn follow(
         status,
         served: Arc::default(),
         retired: Vec::new(),
+        homeless: BTreeMap::new(),
         subscribed: [BTreeSet::new(), BTreeSet::new()],
         seen: [false; 2],
         registry,
@@ -61,6 +72,8 @@ pub(super) async fn follow(
     let alarm = main.assembly.alarm();
     let (drained_in, mut drained) = mpsc::unbounded_channel();
     let mut undrained = main.crew.len();
+    let mut free_yet = tokio::time::interval(FREE_YET);
+    free_yet.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let limit = loop {
         let check = main.assembly.next_check(Instant::now());
         tokio::select! {
@@ -88,6 +101,7 @@ pub(super) async fn follow(
             Some(question) = questions.recv() => main.answer(question),
             () = alarm.notified() => main.check(),
             () = until(check) => main.check(),
+            _ = free_yet.tick(), if !main.homeless.is_empty() => main.house(client.as_ref()),
         }
     };
     main.crew.drain(limit).await;
@@ -125,6 +139,8 @@ struct Main {
     served: Arc<Snapshot>,
     /// What they had, until none of them has it any more: freeing it is not for them to do.
     retired: Vec<Arc<Snapshot>>,
+    /// Listeners that were refused because of their addresses.
+    homeless: BTreeMap<Arc<str>, Listener>,
     /// Names of endpoints and of routes that are subscribed to.
     subscribed: [BTreeSet<Arc<str>>; 2],
     /// Whether clusters and listeners have come at all.
@@ -139,10 +155,18 @@ impl Main {
             TypeUrl::Listener => self.seen[1] = true,
             _ => {}
         }
-        let Main { assembly, sockets, crew, .. } = self;
+        let Main { assembly, sockets, crew, homeless, .. } = self;
         let workers = crew.len();
-        let applied = assembly
-            .apply(type_url, added, removed, |listener| sockets.open(listener, workers).map_err(|e| e.to_string()));
+        if type_url == TypeUrl::Listener {
+            let said_anew = added.iter().map(|resource| &resource.name).chain(removed);
+            said_anew.for_each(|name| drop(homeless.remove(name)));
+        }
+        let applied = assembly.apply(type_url, added, removed, |listener| {
+            sockets.open(listener, workers).map_err(|error| {
+                homeless.insert(listener.name.clone(), listener.clone());
+                error.to_string()
+            })
+        });
         self.dns.follow(self.assembly.to_resolve());
         applied
     }
@@ -159,6 +183,20 @@ impl Main {
             client.nack(update.receipt, reason, applied.refused.into_iter().map(|(name, _)| name));
         }
         self.publish();
+    }
+
+    /// Asks for listeners once more whose addresses have become free.
+    fn house(&mut self, client: Option<&Client>) {
+        let Main { homeless, sockets, .. } = self;
+        let housed: Vec<_> = homeless
+            .iter()
+            .filter(|(_, listener)| sockets.could_open(listener))
+            .map(|(name, _)| name.clone())
+            .collect();
+        housed.iter().for_each(|name| drop(homeless.remove(name)));
+        if let Some(client) = client.filter(|_| !housed.is_empty()) {
+            client.subscribe(TypeUrl::Listener, housed);
+        }
     }
 
     fn resolved(&mut self, (cluster, endpoints): Answer) {

@@ -38,6 +38,12 @@ impl Sockets {
         Ok(())
     }
 
+    /// Whether [`Sockets::open`] would succeed now.
+    pub(crate) fn could_open(&self, listener: &Listener) -> bool {
+        let mut fresh = addresses(listener).filter(|&address| !self.has(address));
+        fresh.all(|address| open_one(listener, address, 1).is_ok())
+    }
+
     /// The sockets of an address, for the workers, the first time they are asked for.
     pub(crate) fn hand_over(&mut self, address: SocketAddr) -> Option<Vec<TcpListener>> {
         let sockets = self.open.remove(&address)?;

@@ -23,6 +23,7 @@ const MAX_KEPT: usize = 64 * 1024;
 
 /// Scratches that are not in use.
 #[derive(Default)]
+#[allow(clippy::vec_box, reason = "they are handed about as boxes; a connection that waits holds one pointer")]
 pub(crate) struct Scratches {
     free: RefCell<Vec<Box<Scratch>>>,
 }
