@@ -86,7 +86,7 @@ fn is_program(path: &Path) -> bool {
 }
 
 impl Envoy {
-    /// Starts it. Its log goes to our stderr, warnings and worse only.
+    /// Starts it. Of its log only errors reach our stderr: what it refuses it tells the control plane.
     ///
     /// # Errors
     /// When the folder for its bootstrap cannot be made, or the program cannot be run.
@@ -99,7 +99,7 @@ impl Envoy {
         fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&config)?.write_all(text.as_bytes())?;
         let mut command = Command::new(&options.program);
         command
-            .args(["--log-level", "warning", "--disable-hot-restart", "--drain-strategy", "immediate"])
+            .args(["--log-level", "error", "--disable-hot-restart", "--drain-strategy", "immediate"])
             // Access logs are for people who watch.
             .args(["--file-flush-interval-msec", "1000"])
             .args(["--drain-time-s", &DRAIN.as_secs().to_string()])
@@ -208,5 +208,30 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_envoy_that_is_not_there_is_named_with_what_to_do() {
+        let error = find(Some(Path::new("/nonexistent/envoy"))).expect_err("there is none").to_string();
+        assert!(error.contains("/nonexistent/envoy") && error.contains("--proxy envoy=PATH"), "{error}");
+        let error = find(Some(Path::new("/etc/passwd"))).expect_err("it is no program").to_string();
+        assert!(error.contains("/etc/passwd"), "{error}");
+        let error = find(Some(Path::new("no-such-envoy"))).expect_err("there is none").to_string();
+        assert!(error.contains("no-such-envoy") && error.contains("set ENVOY"), "{error}");
+        assert_eq!(find(Some(Path::new("/bin/sh"))).expect("a program"), Path::new("/bin/sh"));
+    }
+
+    #[test]
+    fn the_folder_of_a_bootstrap_is_private_and_goes() {
+        let folder = Folder::create().expect("a folder");
+        let path = folder.path.clone();
+        assert_eq!(fs::metadata(&path).expect("it is there").permissions().mode() & 0o777, 0o700);
+        drop(folder);
+        assert!(!path.exists());
     }
 }
