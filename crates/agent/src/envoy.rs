@@ -109,6 +109,8 @@ impl Envoy {
             .stdin(Stdio::null())
             .stdout(Stdio::inherit())
             .kill_on_drop(true);
+        // Ctrl-C is for us: we end it when what is under way has finished.
+        command.process_group(0);
         if let Some(concurrency) = options.concurrency {
             command.args(["--concurrency", &concurrency.to_string()]);
         }
