@@ -117,7 +117,7 @@ impl Control {
         status::collect(&self.shared)
     }
 
-    /// Tells of every refusal and every proxy that comes or goes.
+    /// Tells of every refusal, made or mended, and of every proxy that comes or goes.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.shared.proxies.changes()
     }

@@ -99,8 +99,15 @@ impl Proxies {
 
     /// How far a proxy is.
     pub(crate) fn report(&self, id: u64, types: Vec<TypeStatus>) {
-        if let Some(connected) = self.lock().proxies.get_mut(&id) {
-            connected.types = types;
+        let refused = |types: &[TypeStatus]| types.iter().map(|of_type| of_type.refused.len()).sum::<usize>();
+        let mut table = self.lock();
+        let Some(connected) = table.proxies.get_mut(&id) else { return };
+        let before = refused(&connected.types);
+        connected.types = types;
+        let other = refused(&connected.types) != before;
+        drop(table);
+        if other {
+            self.changed();
         }
     }
 

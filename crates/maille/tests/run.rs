@@ -245,6 +245,26 @@ fn up_serves_reports_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_gateway_port_that_somebody_has_is_named_and_opened_when_it_is_free() {
+    let squatter = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = squatter.local_addr().unwrap().port();
+    let up = Up::start(&[("gateway.yaml", &gateway(port)), ("routes.yaml", &direct_response("one"))]);
+    eventually("the refusal", || up.said().contains("another process listens there").then_some(()));
+    drop(squatter);
+    eventually("an answer", || get(port).ok().filter(|answer| answer.ends_with("one")));
+    eventually("a clean screen", || up.said().contains("nothing wrong").then_some(()));
+}
+
+#[test]
+fn a_selector_that_no_proxy_can_have_is_named_and_spoils_no_other() {
+    let port = free_port();
+    let bad = gateway(free_port()).replace("istio: ingressgateway", "'a,b': 'c=d'").replace("name: edge", "name: bad");
+    let up = Up::start(&[("a.yaml", &gateway(port)), ("b.yaml", &bad), ("routes.yaml", &direct_response("one"))]);
+    eventually("the fault", || up.said().contains("it cannot be started: `a,b`").then_some(()));
+    eventually("an answer", || get(port).ok().filter(|answer| answer.ends_with("one")));
+}
+
+#[test]
 fn gateways_come_and_go_with_their_gateway_and_die_with_a_killed_up() {
     let (first, second) = (free_port(), free_port());
     let mut up = Up::start(&[("a.yaml", &gateway(first)), ("routes.yaml", &direct_response("one"))]);

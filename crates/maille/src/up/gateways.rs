@@ -150,6 +150,11 @@ impl Gateway {
 
 impl Process {
     fn start(planned: &Planned, shared: &Shared) -> io::Result<Self> {
+        let words = planned.labels.iter().flat_map(|(name, value)| [name, value]);
+        if let Some(word) = words.into_iter().find(|word| !is_label(word)) {
+            let message = format!("`{word}` in the Gateway's selector is neither a label's name nor a value");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
         match &shared.plane {
             Plane::Maille => Ok(Self::Maille(maille(planned, shared)?)),
             Plane::Envoy(_) => {
@@ -186,6 +191,12 @@ impl Process {
             Self::Envoy(envoy) => envoy.drain().await,
         }
     }
+}
+
+/// Whether it consists of what Kubernetes allows in the names and values of labels.
+fn is_label(text: &str) -> bool {
+    let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
+    text.len() <= 317 && text.chars().all(inner) && !text.starts_with('-')
 }
 
 /// `maille proxy`, from this very binary.

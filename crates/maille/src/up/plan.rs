@@ -109,7 +109,8 @@ fn identity(selector: &BTreeMap<String, String>, oldest: &str) -> (String, Strin
 }
 
 fn joined(selector: &BTreeMap<String, String>) -> String {
-    selector.values().map(String::as_str).collect::<Vec<_>>().join("-")
+    let values: Vec<&str> = selector.values().map(String::as_str).filter(|value| !value.is_empty()).collect();
+    if values.is_empty() { "gateway".to_owned() } else { values.join("-") }
 }
 
 fn unique(name: String, namespace: &str, planned: &[Planned]) -> String {
