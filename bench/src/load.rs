@@ -17,7 +17,7 @@ pub(crate) struct Args {
     /// The Host header.
     #[arg(long, default_value = "bench.example")]
     pub(crate) host: String,
-    /// The path; `{n}` becomes a number from 0 to `paths` - 1, in a shuffled order.
+    /// The path; `{n}` becomes a number from 0 to `paths` - 1, with leading zeros, in a shuffled order.
     #[arg(long, default_value = "/")]
     pub(crate) path: String,
     /// How many values `{n}` takes.
@@ -69,6 +69,38 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The bytes of one request after the other, written in place: ten thousand of them ready-made would measure our own cache.
+struct Request {
+    bytes: Vec<u8>,
+    /// Where the number stands, all of its digits.
+    digits: std::ops::Range<usize>,
+    paths: usize,
+    turn: usize,
+}
+
+impl Request {
+    fn new(args: &Args) -> Self {
+        let paths = args.paths.max(1);
+        let width = (paths - 1).to_string().len();
+        let path = args.path.replace("{n}", &"0".repeat(width));
+        let bytes = format!("GET {path} HTTP/1.1\r\nhost: {}\r\nuser-agent: bench\r\naccept: */*\r\n\r\n", args.host);
+        let at = args.path.find("{n}").map_or(0, |at| at + "GET ".len());
+        let digits = if args.path.contains("{n}") { at..at + width } else { 0..0 };
+        Self { bytes: bytes.into_bytes(), digits, paths, turn: 0 }
+    }
+
+    fn next(&mut self) -> &[u8] {
+        // A fixed stride that is prime to most counts visits every path without a random generator.
+        self.turn = (self.turn + 7919) % self.paths;
+        let mut rest = self.turn;
+        for digit in self.bytes[self.digits.clone()].iter_mut().rev() {
+            *digit = b'0' + (rest % 10) as u8;
+            rest /= 10;
+        }
+        &self.bytes
+    }
+}
+
 struct Conn {
     stream: Option<TcpStream>,
     sent: Option<Instant>,
@@ -82,13 +114,7 @@ struct Conn {
 
 /// Sends for `args.seconds` and counts; what is still under way at the end is waited for.
 pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
-    let requests: Vec<Vec<u8>> = (0..args.paths.max(1))
-        .map(|n| {
-            let path = args.path.replace("{n}", &n.to_string());
-            format!("GET {path} HTTP/1.1\r\nhost: {}\r\nuser-agent: bench\r\naccept: */*\r\n\r\n", args.host)
-                .into_bytes()
-        })
-        .collect();
+    let mut request = Request::new(args);
     let mut poll = Poll::new()?;
     let mut events = Events::with_capacity(1024);
     let start = Instant::now();
@@ -98,7 +124,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
         .map(|_| Conn { stream: None, sent: None, due: start, head: vec![], body: None, status: 0, close: false })
         .collect();
     let gap = args.rate.map(|r| Duration::from_secs_f64(1.0 / r));
-    let (mut next_due, mut turn, mut buf) = (start, 0usize, vec![0u8; 65536]);
+    let (mut next_due, mut buf) = (start, vec![0u8; 65536]);
     loop {
         let now = Instant::now();
         let sending = now < end;
@@ -125,9 +151,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
                 } else {
                     c.due = now;
                 }
-                // A fixed stride that is prime to most counts visits every path without a random generator.
-                turn = (turn + 7919) % requests.len();
-                if !send(c, i, args.address, &requests[turn], &poll) {
+                if !send(c, i, args.address, request.next(), &poll) {
                     out.broken += 1;
                     *c = Conn { stream: None, sent: None, due: now, head: vec![], body: None, status: 0, close: false };
                 }
@@ -157,7 +181,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
                     } else if gap.is_none() && Instant::now() < end {
                         c.due = Instant::now();
                         turn = (turn + 7919) % requests.len();
-                        if !send(c, i, args.address, &requests[turn], &poll) {
+                        if !send(c, i, args.address, request.next(), &poll) {
                             out.broken += 1;
                             c.stream = None;
                             c.sent = None;
