@@ -180,7 +180,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
                         c.stream = None;
                     } else if gap.is_none() && Instant::now() < end {
                         c.due = Instant::now();
-                        turn = (turn + 7919) % requests.len();
                         if !send(c, i, args.address, request.next(), &poll) {
                             out.broken += 1;
                             c.stream = None;
