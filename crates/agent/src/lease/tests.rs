@@ -59,10 +59,10 @@ async fn refusals_say_whether_to_try_again() {
     ];
     for (answer, expected) in rows {
         let (address, _serving) = control(answer).await;
-        let error = Lease::take(address, "secret", &json!({})).await.err().expect("no lease").to_string();
+        let error = Lease::take(address, "secret", &json!({})).await.expect_err("no lease").to_string();
         assert!(error.contains(expected) && !error.contains("secret"), "{answer}: {error}");
     }
     let nobody = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("its number");
-    let error = Lease::take(nobody, "secret", &json!({})).await.err().expect("no lease").to_string();
+    let error = Lease::take(nobody, "secret", &json!({})).await.expect_err("no lease").to_string();
     assert!(error.contains("is `maille up` running?"), "{error}");
 }
