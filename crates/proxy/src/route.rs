@@ -4,6 +4,7 @@ mod chains;
 mod hosts;
 mod index;
 mod matches;
+mod paths;
 mod redirect;
 mod rewrite;
 mod trie;

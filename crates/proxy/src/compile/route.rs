@@ -1,22 +1,26 @@
 //! Route tables: virtual hosts, what routes match, and header mutations.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
+use ahash::AHashMap;
 use maille_http::Name;
 use maille_telemetry::format::Format;
 use maille_xds::types::core::header_value_option::HeaderAppendAction;
 use maille_xds::types::route::query_parameter_matcher::QueryParameterMatchSpecifier;
+use maille_xds::types::route::route::Action as ActionProto;
 use maille_xds::types::route::route_match::{PathSpecifier, TlsContextMatchOptions};
 use maille_xds::types::route::virtual_host::TlsRequirementType;
 use maille_xds::types::{BoolValue, core, route as proto};
+use prost::Message;
 
 use crate::compile::Refused;
 use crate::compile::at::{At, Compiled, unset};
 use crate::compile::filters::{PerFilter, per_filter};
 use crate::compile::{matcher, route_action};
 use crate::config::{
-    Case, CookieMatcher, PathMatcher, QueryMatcher, QueryValue, RequireTls, Route, RouteMatcher, RouteTable,
-    TlsMatcher, VirtualHost,
+    Action, Case, Conditions, CookieMatcher, Forward, PathMatcher, QueryMatcher, QueryValue, RequireTls, Route,
+    RouteMatcher, RouteTable, TlsMatcher, VirtualHost,
 };
 use crate::headers::{Addition, AppendAction, HeaderMutations, Level};
 use crate::route::{HostIndex, RouteIndex};
@@ -46,6 +50,8 @@ pub(crate) struct Scope<'a> {
     pub(crate) retry_buffer: Option<u64>,
     pub(crate) filters: PerFilter,
     pub(crate) mirrors: &'a [proto::route_action::RequestMirrorPolicy],
+    /// What has been compiled for the routes so far, by its protobuf; routes that forward alike share it.
+    pub(crate) forwards: RefCell<AHashMap<Vec<u8>, Arc<Forward>>>,
 }
 
 impl Scope<'_> {
@@ -100,6 +106,7 @@ pub(crate) fn route_table(at: &At<'_>, proto: &proto::RouteConfiguration) -> Com
             retry_buffer: None,
             filters: filters.clone(),
             mirrors: request_mirror_policies,
+            forwards: RefCell::default(),
         };
         hosts.push(Arc::new(virtual_host(&at.item("virtual_hosts", i), proto, scope)?));
     }
@@ -156,7 +163,7 @@ fn virtual_host<'a>(at: &At<'_>, proto: &'a proto::VirtualHost, mut scope: Scope
     if domains.is_empty() {
         return at.field("domains").refuse("is empty");
     }
-    let routes = routes.iter().enumerate().map(|(i, proto)| route(&at.item("routes", i), proto, &scope).map(Arc::new));
+    let routes = routes.iter().enumerate().map(|(i, proto)| route(&at.item("routes", i), proto, &scope));
     let routes = routes.collect::<Compiled<Vec<_>>>()?;
     Ok(VirtualHost {
         name: at.text("name", name)?.into(),
@@ -198,7 +205,26 @@ fn route(at: &At<'_>, proto: &proto::Route, scope: &Scope<'_>) -> Compiled<Route
     };
     let filters = per_filter(at, typed_per_filter_config)?.or(&scope.filters);
     let action = match action {
-        Some(action) => route_action::action(at, action, scope, &own)?,
+        Some(ActionProto::Route(forward)) => {
+            // All that it is compiled from, besides the scope.
+            let part = proto::Route {
+                action: action.clone(),
+                request_headers_to_add: request_headers_to_add.clone(),
+                request_headers_to_remove: request_headers_to_remove.clone(),
+                response_headers_to_add: response_headers_to_add.clone(),
+                response_headers_to_remove: response_headers_to_remove.clone(),
+                ..Default::default()
+            };
+            let key = part.encode_to_vec();
+            let known = scope.forwards.borrow().get(&key).cloned();
+            let forward = match known {
+                Some(forward) => forward,
+                None => Arc::new(route_action::forward(&at.field("route"), forward, scope, &own)?),
+            };
+            scope.forwards.borrow_mut().insert(key, forward.clone());
+            Action::Forward(forward)
+        }
+        Some(action) => route_action::answer(at, action, scope)?,
         None => return at.field("action").refuse("is missing: a route forwards, redirects or answers"),
     };
     Ok(Route {
@@ -244,8 +270,8 @@ fn route_match(at: &At<'_>, proto: &proto::RouteMatch) -> Compiled<RouteMatcher>
     let fraction = runtime_fraction.as_ref().map(|f| matcher::runtime_fraction(&at.field("runtime_fraction"), f));
     let query = query_parameters.iter().enumerate().map(|(i, q)| query(&at.item("query_parameters", i), q));
     let cookies = cookies.iter().enumerate().map(|(i, c)| cookie(&at.item("cookies", i), c));
-    Ok(RouteMatcher {
-        path: path(at, at.required("path_specifier", path_specifier)?, case)?,
+    let path = path(at, at.required("path_specifier", path_specifier)?, case)?;
+    let conditions = Conditions {
         headers: matcher::headers(at, "headers", headers)?,
         query: query.collect::<Compiled<_>>()?,
         cookies: cookies.collect::<Compiled<_>>()?,
@@ -258,7 +284,8 @@ fn route_match(at: &At<'_>, proto: &proto::RouteMatch) -> Compiled<RouteMatcher>
                 validated: validated.map(|v| v.value),
             },
         ),
-    })
+    };
+    Ok(RouteMatcher::new(path, conditions))
 }
 
 fn path(at: &At<'_>, proto: &PathSpecifier, case: Case) -> Compiled<PathMatcher> {

@@ -28,23 +28,28 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 /// The first pause between tries; the longest is ten times that.
 const RETRY_PAUSE: Duration = Duration::from_millis(25);
 
-pub(crate) fn action(at: &At<'_>, proto: &ActionProto, scope: &Scope<'_>, own: &Mutations) -> Compiled<Action> {
+/// A route that answers by itself.
+pub(crate) fn answer(at: &At<'_>, proto: &ActionProto, scope: &Scope<'_>) -> Compiled<Action> {
     match proto {
-        ActionProto::Route(proto) => {
-            forward(&at.field("route"), proto, scope, own).map(|forward| Action::Forward(Box::new(forward)))
-        }
         ActionProto::Redirect(proto) => {
             redirect(&at.field("redirect"), proto).map(|redirect| Action::Redirect(Box::new(redirect)))
         }
         ActionProto::DirectResponse(proto) => {
-            direct_response(&at.field("direct_response"), proto, scope.max_body).map(Action::Respond)
+            direct_response(&at.field("direct_response"), proto, scope.max_body).map(|d| Action::Respond(Box::new(d)))
         }
+        ActionProto::Route(_) => at.field("route").refuse("forwards"),
         ActionProto::FilterAction(_) => at.field("filter_action").refuse("is not supported"),
         ActionProto::NonForwardingAction(_) => at.field("non_forwarding_action").refuse("is not supported"),
     }
 }
 
-fn forward(at: &At<'_>, proto: &proto::RouteAction, scope: &Scope<'_>, own: &Mutations) -> Compiled<Forward> {
+/// A route that forwards.
+pub(crate) fn forward(
+    at: &At<'_>,
+    proto: &proto::RouteAction,
+    scope: &Scope<'_>,
+    own: &Mutations,
+) -> Compiled<Forward> {
     let proto::RouteAction {
         cluster_not_found_response_code,
         metadata_match,

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use maille_xds::types::cluster::cluster::{ClusterDiscoveryType, DiscoveryType};
 use maille_xds::types::core::config_source::ConfigSourceSpecifier;
 use maille_xds::types::core::socket_address::PortSpecifier;
@@ -296,6 +298,23 @@ fn string_matchers() {
     }
     assert!(compile(regex("a"), true).is_err());
     assert!(compile(MatchPattern::Prefix(String::new()), false).is_err());
+}
+
+#[test]
+fn routes_share_what_they_do_alike() {
+    let mut proto = table();
+    let mut with_header = forward("/c", "c");
+    with_header.request_headers_to_remove = vec!["x".into()];
+    proto.virtual_hosts[0].routes = vec![forward("/a", "c"), forward("/b", "c"), with_header, forward("/d", "d")];
+    let compiled = routes(&proto).unwrap();
+    let parts = compiled.virtual_hosts[0].routes.iter().map(|route| match &route.action {
+        Action::Forward(forward) => forward,
+        _ => panic!("no forward"),
+    });
+    let parts: Vec<_> = parts.collect();
+    let shared = |other: usize| Arc::ptr_eq(parts[0], parts[other]);
+    assert_eq!([shared(1), shared(2), shared(3)], [true, false, false]);
+    assert!(!parts[2].destination(0).request.is_empty() && parts[0].destination(0).request.is_empty());
 }
 
 #[test]

@@ -34,7 +34,7 @@ pub struct VirtualHost {
     /// Which requests must have come over TLS.
     pub require_tls: RequireTls,
     /// The routes; the first that matches counts.
-    pub routes: Vec<Arc<Route>>,
+    pub routes: Vec<Route>,
     /// Finds that first one without trying them all.
     pub index: RouteIndex,
     /// Whether the upstream is told how many attempts there were (`x-envoy-attempt-count`).
@@ -54,21 +54,25 @@ pub enum RequireTls {
 }
 
 /// One route, everything resolved.
+///
+/// With many routes hardly one is in a cache when a request comes for it: what every request reads lies in the first 64
+/// bytes, in this order, and what equal routes share is shared.
 #[derive(Clone, Debug)]
+#[repr(C, align(64))]
 pub struct Route {
-    /// Its name; may be empty.
-    pub name: Arc<str>,
-    /// Which requests it is for.
-    pub matcher: RouteMatcher,
-    /// What is done with them.
+    /// What is done with the requests.
     pub action: Action,
-    /// What is done to the response's headers when we answer ourselves (redirects, direct responses).
-    /// Forwarded requests: see [`Destination`].
-    pub response: HeaderMutations,
     /// The cross-origin policy.
     pub cors: Option<Arc<CorsPolicy>>,
     /// The fault to inject, instead of the filter's own.
     pub fault: Option<Arc<Fault>>,
+    /// Its name; may be empty.
+    pub name: Arc<str>,
+    /// Which requests it is for.
+    pub matcher: RouteMatcher,
+    /// What is done to the response's headers when we answer ourselves (redirects, direct responses).
+    /// Forwarded requests: see [`Destination`].
+    pub response: HeaderMutations,
     /// For logs and metrics.
     pub metadata: Option<Arc<Metadata>>,
     /// What a trace calls the operation.
@@ -79,11 +83,21 @@ pub struct Route {
     pub retry_buffer_limit: Option<u64>,
 }
 
+const _: () = assert!(std::mem::offset_of!(Route, matcher) + size_of::<Option<Box<Conditions>>>() <= 64);
+
 /// Which requests a route is for: all conditions must hold.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub struct RouteMatcher {
+    /// All conditions but the one on the path, if there are any.
+    pub conditions: Option<Box<Conditions>>,
     /// The path.
     pub path: PathMatcher,
+}
+
+/// What a request must be like, its path aside.
+#[derive(Clone, Debug, Default)]
+pub struct Conditions {
     /// Headers, pseudo-headers included.
     pub headers: Vec<HeaderMatcher>,
     /// Query parameters.
@@ -96,6 +110,20 @@ pub struct RouteMatcher {
     pub fraction: Option<Fraction>,
     /// What the client's certificate must be.
     pub tls: TlsMatcher,
+}
+
+impl RouteMatcher {
+    /// From the condition on the path and the others, of which there may be none.
+    pub fn new(path: PathMatcher, conditions: Conditions) -> RouteMatcher {
+        let Conditions { headers, query, cookies, grpc, fraction, tls } = &conditions;
+        let none = headers.is_empty()
+            && query.is_empty()
+            && cookies.is_empty()
+            && !grpc
+            && fraction.is_none()
+            && *tls == TlsMatcher::default();
+        RouteMatcher { conditions: (!none).then(|| Box::new(conditions)), path }
+    }
 }
 
 /// A condition on a cookie.
@@ -144,12 +172,12 @@ pub enum Case {
 /// What is done with a request.
 #[derive(Clone, Debug)]
 pub enum Action {
-    /// It goes upstream.
-    Forward(Box<Forward>),
+    /// It goes upstream; routes that forward alike share this.
+    Forward(Arc<Forward>),
     /// It is redirected.
     Redirect(Box<Redirect>),
     /// It is answered.
-    Respond(DirectResponse),
+    Respond(Box<DirectResponse>),
 }
 
 /// How a request goes upstream.

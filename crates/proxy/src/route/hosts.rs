@@ -97,7 +97,7 @@ impl RouteTable {
 impl VirtualHost {
     /// The first route that matches.
     #[inline]
-    pub fn route(&self, request: &Request<'_>) -> Option<&Arc<Route>> {
+    pub fn route(&self, request: &Request<'_>) -> Option<&Route> {
         self.index.find(&self.routes, request)
     }
 }

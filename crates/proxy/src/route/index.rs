@@ -1,17 +1,17 @@
 //! Finds the first route that matches without trying them all.
 //!
-//! The condition on the path decides where a route is filed: exact paths in a table, prefixes in a trie, everything else
-//! in a list. A lookup collects the few routes whose condition on the path holds and takes the earliest one of which the
-//! other conditions hold too, which is what trying all routes in order would have found.
+//! The condition on the path decides where a route is filed: paths and prefixes in a table (prefixes of too many lengths in
+//! a trie), everything else in a list. A lookup collects the few routes whose condition on the path holds and takes the
+//! earliest one of which the other conditions hold too, which is what trying all routes in order would have found.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
-use ahash::AHashMap;
 use regex::bytes::RegexSet;
 
 use crate::config::{Case, PathMatcher, Route};
 use crate::route::Request;
+use crate::route::paths::{Kind, MANY_LENGTHS, NONE, PathTable};
 use crate::route::trie::Trie;
 
 /// Up to this many routes are tried one by one: that is faster.
@@ -27,19 +27,20 @@ pub struct RouteIndex {
     filed: Option<Box<Filed>>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Filed {
-    sensitive: Paths,
+    sensitive: Option<Paths>,
     ignoring_case: Option<Paths>,
     regexes: Option<Regexes>,
     /// Everything else, in order.
     rest: Vec<u32>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Paths {
-    exact: AHashMap<Box<[u8]>, Vec<u32>>,
-    prefixes: Trie<Prefixed>,
+    table: PathTable,
+    /// The prefixes, when they have too many lengths for the table.
+    prefixes: Option<Trie<Prefixed>>,
 }
 
 /// Routes with one prefix: any path that starts with it, or only one in which the prefix ends at a `/` or the end.
@@ -57,41 +58,53 @@ struct Regexes {
 
 impl RouteIndex {
     /// Files routes.
-    pub fn new(routes: &[Arc<Route>]) -> RouteIndex {
+    pub fn new(routes: &[Route]) -> RouteIndex {
         if routes.len() <= LINEAR {
             return RouteIndex { filed: None };
         }
-        let mut filed = Filed::default();
+        let mut sensitive = Vec::new();
+        let mut ignoring_case = Vec::new();
         let mut regexes = Vec::new();
+        let mut rest = Vec::new();
         for (ordinal, route) in routes.iter().enumerate() {
             let ordinal = ordinal as u32;
-            match &route.matcher.path {
-                PathMatcher::Exact(text, case) => {
-                    filed.paths(*case).exact.entry(text.clone()).or_default().push(ordinal);
-                }
-                PathMatcher::Prefix(text, case) => filed.paths(*case).prefixes.entry(text).plain.push(ordinal),
-                PathMatcher::SeparatedPrefix(text, case) => {
-                    filed.paths(*case).prefixes.entry(text).separated.push(ordinal);
-                }
+            let (kind, text, case) = match &route.matcher.path {
+                PathMatcher::Exact(text, case) => (Kind::Exact, text, case),
+                PathMatcher::Prefix(text, case) => (Kind::Prefix, text, case),
+                PathMatcher::SeparatedPrefix(text, case) => (Kind::Separated, text, case),
                 PathMatcher::Regex(regex) => {
                     regexes.push((ordinal, regex.0.as_str()));
+                    continue;
                 }
-                PathMatcher::Connect => filed.rest.push(ordinal),
+                PathMatcher::Connect => {
+                    rest.push(ordinal);
+                    continue;
+                }
+            };
+            match case {
+                Case::Sensitive => sensitive.push((ordinal, kind, &**text)),
+                Case::Ignore => ignoring_case.push((ordinal, kind, &**text)),
             }
         }
         // A set that would be too big is searched for one by one, like a small one.
         let set = (regexes.len() >= MANY_REGEXES).then(|| RegexSet::new(regexes.iter().map(|(_, text)| text)).ok());
-        match set.flatten() {
-            Some(set) => filed.regexes = Some(Regexes { set, routes: regexes.iter().map(|(n, _)| *n).collect() }),
-            None => filed.rest.extend(regexes.iter().map(|(n, _)| n)),
+        let set = set.flatten();
+        if set.is_none() {
+            rest.extend(regexes.iter().map(|(n, _)| n));
         }
-        filed.rest.sort_unstable();
+        rest.sort_unstable();
+        let filed = Filed {
+            sensitive: Paths::new(sensitive, routes.len()),
+            ignoring_case: Paths::new(ignoring_case, routes.len()),
+            regexes: set.map(|set| Regexes { set, routes: regexes.iter().map(|(n, _)| *n).collect() }),
+            rest,
+        };
         RouteIndex { filed: Some(Box::new(filed)) }
     }
 
     /// The first of `routes` (those that were filed) that matches.
     #[inline]
-    pub(crate) fn find<'a>(&self, routes: &'a [Arc<Route>], request: &Request<'_>) -> Option<&'a Arc<Route>> {
+    pub(crate) fn find<'a>(&self, routes: &'a [Route], request: &Request<'_>) -> Option<&'a Route> {
         let path = request.head.path();
         match &self.filed {
             None => routes.iter().find(|route| route.matcher.matches(path, request)),
@@ -101,18 +114,13 @@ impl RouteIndex {
 }
 
 impl Filed {
-    fn paths(&mut self, case: Case) -> &mut Paths {
-        match case {
-            Case::Sensitive => &mut self.sensitive,
-            Case::Ignore => self.ignoring_case.get_or_insert_default(),
-        }
-    }
-
-    fn find(&self, routes: &[Arc<Route>], path: &[u8], request: &Request<'_>) -> Option<u32> {
-        let mut best = Best { routes, request, ordinal: u32::MAX };
+    fn find(&self, routes: &[Route], path: &[u8], request: &Request<'_>) -> Option<u32> {
+        let mut best = Best { routes, request, ordinal: NONE };
         // A CONNECT request has no path; only the conditions in the list can hold for it.
         if !path.is_empty() {
-            self.sensitive.collect(path, &mut best);
+            if let Some(paths) = &self.sensitive {
+                paths.collect(path, &mut best);
+            }
             if let Some(paths) = &self.ignoring_case {
                 paths.collect(&lower(path), &mut best);
             }
@@ -123,17 +131,42 @@ impl Filed {
             }
         }
         best.offer_unchecked(&self.rest, path);
-        (best.ordinal != u32::MAX).then_some(best.ordinal)
+        (best.ordinal != NONE).then_some(best.ordinal)
     }
 }
 
 impl Paths {
+    /// `None` when there are none.
+    fn new(mut entries: Vec<(u32, Kind, &[u8])>, routes: usize) -> Option<Paths> {
+        if entries.is_empty() {
+            return None;
+        }
+        let of_prefix = |kind: Kind| kind != Kind::Exact;
+        let prefixes = entries.iter().filter(|(_, kind, _)| of_prefix(*kind));
+        let lengths: BTreeSet<usize> = prefixes.clone().map(|(_, _, text)| text.len()).collect();
+        let prefixes = (lengths.len() > MANY_LENGTHS).then(|| {
+            let mut trie = Trie::<Prefixed>::default();
+            for (ordinal, kind, text) in prefixes {
+                let here = trie.entry(text);
+                let list = if *kind == Kind::Separated { &mut here.separated } else { &mut here.plain };
+                list.push(*ordinal);
+            }
+            trie
+        });
+        if prefixes.is_some() {
+            entries.retain(|(_, kind, _)| !of_prefix(*kind));
+        }
+        Some(Paths { table: PathTable::new(&entries, routes), prefixes })
+    }
+
     #[inline]
     fn collect(&self, path: &[u8], best: &mut Best<'_>) {
-        if let Some(ordinals) = self.exact.get(path) {
-            best.offer(ordinals);
-        }
-        self.prefixes.prefixes(path, |length, here| {
+        self.table.collect(path, best.ordinal, |first| {
+            best.offer_chain(first, |ordinal| self.table.next(ordinal));
+            best.ordinal
+        });
+        let Some(prefixes) = &self.prefixes else { return };
+        prefixes.prefixes(path, |length, here| {
             best.offer(&here.plain);
             if !here.separated.is_empty() && matches!(path.get(length), None | Some(b'/')) {
                 best.offer(&here.separated);
@@ -144,12 +177,25 @@ impl Paths {
 
 /// The earliest route so far that matches.
 struct Best<'a> {
-    routes: &'a [Arc<Route>],
+    routes: &'a [Route],
     request: &'a Request<'a>,
     ordinal: u32,
 }
 
 impl Best<'_> {
+    /// Routes whose condition on the path holds, in order: `first`, then as `next` says.
+    #[inline]
+    fn offer_chain(&mut self, first: u32, next: impl Fn(u32) -> u32) {
+        let mut ordinal = first;
+        while ordinal < self.ordinal {
+            if self.routes[ordinal as usize].matcher.matches_beside_path(self.request) {
+                self.ordinal = ordinal;
+                return;
+            }
+            ordinal = next(ordinal);
+        }
+    }
+
     /// Routes, in order, whose condition on the path holds.
     #[inline]
     fn offer(&mut self, ordinals: &[u32]) {

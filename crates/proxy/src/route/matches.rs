@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use maille_http::{HeaderId, RequestHead};
 
-use crate::config::{Case, CookieMatcher, PathMatcher, QueryMatcher, QueryValue, RouteMatcher, TlsMatcher};
+use crate::config::{Case, Conditions, CookieMatcher, PathMatcher, QueryMatcher, QueryValue, RouteMatcher, TlsMatcher};
 
 /// A request, as routes see it.
 #[derive(Clone, Copy)]
@@ -35,6 +35,12 @@ impl RouteMatcher {
     /// Whether all conditions but the one on the path hold.
     #[inline]
     pub(crate) fn matches_beside_path(&self, request: &Request<'_>) -> bool {
+        self.conditions.as_deref().is_none_or(|conditions| conditions.hold(request))
+    }
+}
+
+impl Conditions {
+    fn hold(&self, request: &Request<'_>) -> bool {
         self.fraction.is_none_or(|fraction| fraction.holds(request.random))
             && self.headers.iter().all(|matcher| matcher.matches(request.head))
             && (self.query.is_empty() || {

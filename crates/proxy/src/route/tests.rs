@@ -5,29 +5,21 @@ use maille_http::{Name, RequestHead};
 
 use super::*;
 use crate::config::{
-    Action, Case, Cidr, DirectResponse, DownstreamTransport, FilterChain, FullRegex, HeaderMatcher, Network,
-    PathMatcher, PathRewrite, QueryMatcher, QueryValue, Redirect, RegexRewrite, Route, RouteMatcher, StringMatcher,
-    TlsMatcher, ValueMatcher,
+    Action, Case, Cidr, Conditions, DirectResponse, DownstreamTransport, FilterChain, FullRegex, HeaderMatcher,
+    Network, PathMatcher, PathRewrite, QueryMatcher, QueryValue, Redirect, RegexRewrite, Route, RouteMatcher,
+    StringMatcher, ValueMatcher,
 };
 use crate::headers::HeaderMutations;
 
 fn matcher(path: PathMatcher) -> RouteMatcher {
-    RouteMatcher {
-        path,
-        headers: Vec::new(),
-        query: Vec::new(),
-        cookies: Vec::new(),
-        grpc: false,
-        fraction: None,
-        tls: TlsMatcher::default(),
-    }
+    RouteMatcher::new(path, Conditions::default())
 }
 
-fn route(name: &str, matcher: RouteMatcher) -> Arc<Route> {
-    Arc::new(Route {
+fn route(name: &str, matcher: RouteMatcher) -> Route {
+    Route {
         name: name.into(),
         matcher,
-        action: Action::Respond(DirectResponse { status: 200, body: Arc::default() }),
+        action: Action::Respond(Box::new(DirectResponse { status: 200, body: Arc::default() })),
         response: HeaderMutations::default(),
         cors: None,
         fault: None,
@@ -35,7 +27,7 @@ fn route(name: &str, matcher: RouteMatcher) -> Arc<Route> {
         operation: None,
         stat_prefix: None,
         retry_buffer_limit: None,
-    })
+    }
 }
 
 fn regex(text: &str) -> PathMatcher {
@@ -60,8 +52,9 @@ impl Dice {
         (0..length).fold("/".to_owned(), |path, _| path + parts[self.roll(parts.len())])
     }
 
-    fn route(&mut self, n: usize) -> Arc<Route> {
-        let path = self.path();
+    fn route(&mut self, n: usize, longest: usize) -> Route {
+        // More lengths than the table takes prefixes of, where that is wanted.
+        let path = self.path() + &"a".repeat(self.roll(longest));
         let case = if self.roll(4) == 0 { Case::Ignore } else { Case::Sensitive };
         let text = |path: &str| -> Box<[u8]> {
             if case == Case::Ignore { path.to_ascii_lowercase().into_bytes().into() } else { path.as_bytes().into() }
@@ -76,16 +69,16 @@ impl Dice {
             6 => regex(&format!("{path}.?")),
             _ => PathMatcher::Connect,
         };
-        let mut matcher = matcher(path);
+        let mut conditions = Conditions::default();
         if self.roll(3) == 0 {
             let value = ValueMatcher::String(StringMatcher::Exact(vec![b'0' + self.roll(2) as u8].into()));
-            matcher.headers =
+            conditions.headers =
                 vec![HeaderMatcher { name: Name::new("x"), value, invert: self.roll(3) == 0, missing_as_empty: false }];
         }
         if self.roll(5) == 0 {
-            matcher.query = vec![QueryMatcher { name: b"q"[..].into(), value: QueryValue::Present(true) }];
+            conditions.query = vec![QueryMatcher { name: b"q"[..].into(), value: QueryValue::Present(true) }];
         }
-        route(&n.to_string(), matcher)
+        route(&n.to_string(), RouteMatcher::new(path, conditions))
     }
 
     fn request(&mut self) -> RequestHead {
@@ -105,14 +98,14 @@ fn the_index_finds_what_trying_all_routes_finds() {
     let mut found = 0;
     for round in 0..300 {
         let count = dice.roll(120);
-        let routes: Vec<_> = (0..count).map(|n| dice.route(n)).collect();
+        let routes: Vec<_> = (0..count).map(|n| dice.route(n, [1, 40][round % 2])).collect();
         let index = RouteIndex::new(&routes);
         for _ in 0..100 {
             let head = dice.request();
             let request = Request { head: &head, random: 0, tls: ClientTls::default() };
             let expected = routes.iter().find(|route| route.matcher.matches(head.path(), &request));
             let got = index.find(&routes, &request);
-            let name = |route: Option<&Arc<Route>>| route.map(|route| route.name.clone());
+            let name = |route: Option<&Route>| route.map(|route| route.name.clone());
             assert_eq!(name(got), name(expected), "round {round}, {count} routes, {:?}", head.path_and_query());
             found += usize::from(got.is_some());
         }

@@ -4,7 +4,6 @@ mod attempt;
 mod job;
 
 use std::future::poll_fn;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -36,30 +35,31 @@ pub(crate) async fn exchange(
     meta: RequestMeta,
 ) -> After {
     let protocol = if meta.version == Version::Http11 { Protocol::Http11 } else { Protocol::Http10 };
+    let snapshot = client.worker.snapshot();
     let mut record = Record::new(&client.info, protocol);
     client.input.consume(meta.len, &client.worker.blocks);
-    let after = serve(client, manager, scratch, &meta, &mut record).await;
+    let after = serve(client, &snapshot, manager, scratch, &meta, &mut record).await;
     record.finish(client, manager, scratch);
     after
 }
 
-async fn serve(
+async fn serve<'s>(
     client: &mut Client,
-    manager: &HttpManager,
+    snapshot: &'s Snapshot,
+    manager: &'s HttpManager,
     scratch: &mut Scratch,
     meta: &RequestMeta,
-    record: &mut Record,
+    record: &mut Record<'s>,
 ) -> After {
     if let Err(reply) = request::prepare(client, manager, scratch, meta, record) {
         return answer(client, manager, scratch, record, Some(meta), &reply, None).await;
     }
-    let snapshot = client.worker.snapshot();
     let random = fastrand::u64(..);
-    let (host, route) = match find_route(&snapshot, manager, &scratch.request, random) {
+    let (host, route) = match find_route(snapshot, manager, &scratch.request, random) {
         Ok(found) => found,
         Err(reply) => return answer(client, manager, scratch, record, Some(meta), &reply, None).await,
     };
-    record.route = Some(route.clone());
+    record.route = Some(route);
     // The same destination as later: both are drawn with the same number.
     let mutations = match &route.action {
         Action::Forward(forward) => &forward.destination(random).response,
@@ -99,11 +99,11 @@ async fn serve(
     }
     let reply = match &route.action {
         Action::Forward(forward) => {
-            let job = Job { snapshot: &snapshot, manager, meta, host: &host, route: &route, forward, random, origin };
+            let job = Job { snapshot, manager, meta, host, route, forward, random, origin };
             return job.run(client, scratch, record).await;
         }
         Action::Redirect(redirect) => {
-            let location = redirect.location(&route, &scratch.request);
+            let location = redirect.location(route, &scratch.request);
             Reply::new(redirect.status, "direct_response").header(HeaderId::Location, location)
         }
         Action::Respond(direct) => Reply::new(direct.status, "direct_response").body(direct.body.to_vec()),
@@ -112,12 +112,12 @@ async fn serve(
     answer(client, manager, scratch, record, Some(meta), &reply, on_route).await
 }
 
-fn find_route(
-    snapshot: &Snapshot,
-    manager: &HttpManager,
+fn find_route<'s>(
+    snapshot: &'s Snapshot,
+    manager: &'s HttpManager,
     head: &RequestHead,
     random: u64,
-) -> Result<(Arc<VirtualHost>, Arc<Route>), Reply> {
+) -> Result<(&'s VirtualHost, &'s Route), Reply> {
     let table: &RouteTable = match &manager.routes {
         RouteSource::Inline(table) => table,
         RouteSource::Rds(name) => {
@@ -133,7 +133,7 @@ fn find_route(
     }
     let request = Request { head, random, tls: ClientTls::default() };
     let route = host.route(&request).ok_or_else(|| not_found("route_not_found"))?;
-    Ok((host.clone(), route.clone()))
+    Ok((host, route))
 }
 
 fn not_found(details: &'static str) -> Reply {
@@ -145,7 +145,7 @@ async fn inject(
     client: &mut Client,
     injected: &Fault,
     scratch: &Scratch,
-    record: &mut Record,
+    record: &mut Record<'_>,
 ) -> Result<(), Option<Reply>> {
     if let Some(pause) = fault::delay(injected, &scratch.request) {
         record.flags.set(ResponseFlags::DELAY_INJECTED);

@@ -16,7 +16,7 @@ use crate::headers::{LogValues, Protocol, StreamInfo};
 use crate::upstream::{ClusterEntry, WorkerHost};
 
 /// What is known of one request so far.
-pub(crate) struct Record {
+pub(crate) struct Record<'s> {
     pub(crate) start: Instant,
     pub(crate) protocol: Protocol,
     pub(crate) flags: ResponseFlags,
@@ -26,7 +26,7 @@ pub(crate) struct Record {
     pub(crate) attempts: u32,
     pub(crate) received: u64,
     pub(crate) sent: u64,
-    pub(crate) route: Option<Arc<Route>>,
+    pub(crate) route: Option<&'s Route>,
     pub(crate) cluster: Option<Arc<ClusterEntry>>,
     pub(crate) host: Option<Rc<WorkerHost>>,
     pub(crate) upstream_local: Option<SocketAddr>,
@@ -39,8 +39,8 @@ pub(crate) struct Record {
     pub(crate) response_start: Option<Instant>,
 }
 
-impl Record {
-    pub(crate) fn new(info: &ConnectionInfo, protocol: Protocol) -> Record {
+impl<'s> Record<'s> {
+    pub(crate) fn new(info: &ConnectionInfo, protocol: Protocol) -> Record<'s> {
         Record {
             start: Instant::now(),
             protocol,
@@ -120,7 +120,7 @@ impl Record {
             downstream_failure: "",
             connection_id: info.id,
             server_name: "",
-            route_name: self.route.as_ref().map_or("", |r| &r.name),
+            route_name: self.route.map_or("", |r| &r.name),
             filter_chain_name: &info.chain.name,
             hostname,
         }

@@ -89,7 +89,7 @@ pub(crate) async fn answer(
     client: &mut Client,
     manager: &HttpManager,
     scratch: &mut Scratch,
-    record: &mut Record,
+    record: &mut Record<'_>,
     meta: Option<&RequestMeta>,
     reply: &Reply,
     route: Option<OnRoute<'_>>,

@@ -57,7 +57,7 @@ impl Attempt<'_, '_> {
         &mut self,
         client: &mut Client,
         scratch: &mut Scratch,
-        record: &mut Record,
+        record: &mut Record<'_>,
         body: &mut Option<Transfer>,
         timers: &mut Timers,
     ) -> Result<Outcome, Reply> {
@@ -128,7 +128,7 @@ impl Attempt<'_, '_> {
         }
     }
 
-    fn lost(&self, lost: Lost, record: &mut Record) -> Result<Outcome, Reply> {
+    fn lost(&self, lost: Lost, record: &mut Record<'_>) -> Result<Outcome, Reply> {
         match lost {
             Lost::Reset => Ok(Outcome::Failed(Reset::Terminated, Cow::Borrowed(""))),
             Lost::Protocol => Ok(Outcome::Failed(Reset::Protocol, Cow::Borrowed(""))),
@@ -168,7 +168,7 @@ impl Attempt<'_, '_> {
         &mut self,
         client: &mut Client,
         scratch: &mut Scratch,
-        record: &mut Record,
+        record: &mut Record<'_>,
         body: &mut Option<Transfer>,
         timers: &mut Timers,
         mut upstream: Upstream,
@@ -333,7 +333,7 @@ impl Attempt<'_, '_> {
         &self,
         client: &mut Client,
         scratch: &mut Scratch,
-        record: &mut Record,
+        record: &mut Record<'_>,
         mut upstream: Upstream,
     ) -> After {
         if write_all(&mut client.stream, &scratch.downstream).await.is_ok() {

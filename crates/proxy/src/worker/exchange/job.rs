@@ -40,7 +40,7 @@ pub(super) struct Job<'a> {
 }
 
 impl Job<'_> {
-    pub(super) async fn run(mut self, client: &mut Client, scratch: &mut Scratch, record: &mut Record) -> After {
+    pub(super) async fn run(mut self, client: &mut Client, scratch: &mut Scratch, record: &mut Record<'_>) -> After {
         match self.forward_it(client, scratch, record).await {
             Ok(after) => after,
             Err(reply) => {
@@ -56,7 +56,7 @@ impl Job<'_> {
         &mut self,
         client: &mut Client,
         scratch: &mut Scratch,
-        record: &mut Record,
+        record: &mut Record<'_>,
     ) -> Result<After, Reply> {
         let destination = self.forward.destination(self.random);
         let cluster = self.cluster(client, destination, &scratch.request)?;
@@ -168,7 +168,7 @@ impl Job<'_> {
     /// The right to try again, if any is left to this request and to all of them together.
     pub(super) fn retry<'e>(
         &self,
-        record: &mut Record,
+        record: &mut Record<'_>,
         breakers: Breakers<'e>,
         policy: &RetryPolicy,
     ) -> Option<Permit<'e>> {
@@ -184,7 +184,13 @@ impl Job<'_> {
     }
 
     /// What the client is told when there is no response.
-    pub(super) fn failed(&self, record: &mut Record, reset: Reset, failure: Cow<'static, str>, retried: bool) -> Reply {
+    pub(super) fn failed(
+        &self,
+        record: &mut Record<'_>,
+        reset: Reset,
+        failure: Cow<'static, str>,
+        retried: bool,
+    ) -> Reply {
         if reset == Reset::Timeout {
             let reply = Reply::new(504, "response_timeout").body(&b"upstream request timeout"[..]);
             return self.count(record, reply.flags(ResponseFlags::UPSTREAM_REQUEST_TIMEOUT));
@@ -333,7 +339,7 @@ impl Job<'_> {
     fn write_head(
         &self,
         scratch: &mut Scratch,
-        record: &mut Record,
+        record: &mut Record<'_>,
         upgrade: bool,
         framing: BodyLength,
         body: &mut Option<Transfer>,
