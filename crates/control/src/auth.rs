@@ -7,6 +7,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, WWW_AUTHENTICATE};
+use tokio::sync::Notify;
 
 use crate::Shared;
 
@@ -14,10 +15,26 @@ const MISSING: &str =
     "no bearer token: send the header authorization: Bearer TOKEN, with the token of this control plane";
 const WRONG: &str = "wrong token: this control plane was started by somebody else, or anew";
 
+/// Tells a connection that a request of its own was let in.
+#[derive(Clone, Default)]
+pub(crate) struct Admitted(Arc<Notify>);
+
+impl Admitted {
+    /// Returns once a request was let in.
+    pub(crate) async fn wait(&self) {
+        self.0.notified().await;
+    }
+}
+
 /// The layer around every route.
 pub(crate) async fn require_token(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     match check(&shared, request.headers()) {
-        Ok(()) => next.run(request).await,
+        Ok(()) => {
+            if let Some(Admitted(notify)) = request.extensions().get() {
+                notify.notify_one();
+            }
+            next.run(request).await
+        }
         Err(reason) => {
             tracing::debug!(path = request.uri().path(), reason, "refused");
             refusal(request.headers(), reason)

@@ -8,7 +8,7 @@ use std::collections::btree_map::Entry;
 use std::convert::Infallible;
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -134,6 +134,9 @@ impl Leases {
         }
         table.complete(&mut entry);
         let mut object = read(&entry.to_string()).map_err(Refused::Invalid)?;
+        if let Some(reason) = unreachable(address(&object)) {
+            return Err(Refused::Invalid(format!("spec.address: {reason}")));
+        }
         let key = object.key();
         object.meta.creation_timestamp = Some(match table.held.get(&key) {
             Some(Held { lease: Some(_), .. }) => {
@@ -290,7 +293,8 @@ impl Table {
     /// Fills in an address when the workload leaves the choice to us.
     fn complete(&self, entry: &mut Value) {
         let text = |path: &str| entry.pointer(path).and_then(Value::as_str).unwrap_or_default();
-        if !(text("/spec/address").is_empty() && text("/spec/network").is_empty()) {
+        let is_open = |path: &str| entry.pointer(path).is_none_or(|value| value.is_null() || value == "");
+        if !(is_open("/spec/address") && is_open("/spec/network")) {
             return;
         }
         let address = self.free_address(text("/metadata/namespace"), text("/metadata/name"));
@@ -329,6 +333,17 @@ fn read(text: &str) -> Result<Object, String> {
         [object] => Err(format!("its kind is {}", object.kind())),
         objects => Err(format!("there are {} resources in it", objects.len())),
     }
+}
+
+/// Why nobody can be reached at an address that is one.
+fn unreachable(address: &str) -> Option<String> {
+    if address.starts_with("unix:") {
+        return Some(format!("`{address}` is a socket of one machine: give an IP address or a host name"));
+    }
+    let ip = address.parse::<IpAddr>().ok()?.to_canonical();
+    let broadcast = ip == IpAddr::V4(Ipv4Addr::BROADCAST);
+    (ip.is_unspecified() || ip.is_multicast() || broadcast)
+        .then(|| format!("`{address}` is no workload's own: nobody could be reached there"))
 }
 
 fn address(object: &Object) -> &str {

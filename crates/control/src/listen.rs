@@ -1,6 +1,7 @@
 //! The port: gRPC and HTTP/1 on one socket, the token before everything.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use maille_xds::{TypeUrl, World};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tower::ServiceExt;
 
 use crate::{IDENTIFIER, Shared, auth, http};
@@ -28,8 +30,9 @@ const MAX_CONNECTIONS: usize = 10_000;
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a client may take to send its request's head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may take to send its request's head, and to show a token that lets it in. Whoever has no token
+/// keeps nobody's place for longer.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
 
 /// A bound listener, ready for the runtime.
 pub(crate) fn nonblocking(listener: std::net::TcpListener) -> io::Result<TcpListener> {
@@ -89,9 +92,18 @@ async fn connection(
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .max_concurrent_streams(100);
-    let service =
-        TowerToHyperService::new(router.map_request(|request: Request<Incoming>| request.map(axum::body::Body::new)));
-    server.serve_connection(TokioIo::new(stream), service).await
+    let admitted = auth::Admitted::default();
+    let mark = admitted.clone();
+    let service = TowerToHyperService::new(router.map_request(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(mark.clone());
+        request.map(axum::body::Body::new)
+    }));
+    let mut serving = pin!(server.serve_connection(TokioIo::new(stream), service));
+    tokio::select! {
+        ended = &mut serving => return ended,
+        admitted = timeout(HEAD_TIMEOUT, admitted.wait()) => admitted.map_err(|_| "no request with the token came")?,
+    }
+    serving.await
 }
 
 /// Gives each proxy that connects its worlds.

@@ -15,6 +15,7 @@ use maille_xds::client::{self, Client, Connection, Update};
 use maille_xds::types::core::Node;
 use maille_xds::types::{Struct, Value, ValueKind};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 
 use crate::token::TokenFile;
@@ -306,4 +307,23 @@ async fn a_node_that_makes_no_sense_is_told_so() {
     let refused = connection.wait_for(|now| matches!(now, Connection::Disconnected(_))).await.unwrap().clone();
     assert!(matches!(&refused, Connection::Disconnected(reason) if reason.contains("node id")), "{refused:?}");
     fixture.control.stop().await;
+}
+
+/// Places are limited, so that nobody without the token may keep one.
+#[tokio::test]
+async fn connections_without_a_token_end_by_themselves() {
+    let fixture = Fixture::new();
+    let held = fixture.lease("a", "127.1.1.1").await;
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let refused = b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n";
+    for said in [&b""[..], b"G", b"PRI * HT", preface, refused] {
+        let mut stream = tokio::net::TcpStream::connect(fixture.control.address()).await.unwrap();
+        stream.write_all(said).await.unwrap();
+        let mut answer = Vec::new();
+        // Returns when the other side has closed; how does not matter.
+        let _ = stream.read_to_end(&mut answer).await;
+        assert!(!answer.starts_with(b"HTTP/1.1 200"), "{said:?}");
+    }
+    assert!(fixture.get("/v1/status").await.1.contains("127.1.1.1"), "the lease stands");
+    drop(held);
 }

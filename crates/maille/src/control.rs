@@ -24,7 +24,8 @@ impl Address {
         let text = &self.control;
         let bad = |reason: String| Failure::usage(format!("--control {text}: expected HOST:PORT ({reason})"));
         let mut found = text.to_socket_addrs().map_err(|error| bad(error.to_string()))?;
-        found.next().ok_or_else(|| bad("the name has no address".to_owned()))
+        let address = found.next().ok_or_else(|| bad("the name has no address".to_owned()))?;
+        if address.port() == 0 { Err(bad("nobody listens on port 0".to_owned())) } else { Ok(address) }
     }
 }
 

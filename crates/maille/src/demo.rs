@@ -72,6 +72,10 @@ struct Place {
 }
 
 pub(crate) fn run(args: Args) -> Outcome {
+    let proxy = plane::sidecar(&args.proxy).map_err(Failure::usage)?;
+    if let plane::Plane::Envoy(path) = &proxy {
+        maille_agent::envoy::find(path.as_deref()).map_err(Failure::usage)?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::running(format!("no event loop: {error}")))?;
     runtime.block_on(demo(args))

@@ -62,7 +62,7 @@ pub(crate) struct Args {
     metadata: Vec<(String, String)>,
 
     /// Worker threads; by default one per core
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     concurrency: Option<u16>,
 }
 

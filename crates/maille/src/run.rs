@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::ValueEnum;
+use maille_agent::envoy;
 use maille_agent::workload::{self, Options};
 
 use crate::failure::{Failure, Outcome};
@@ -87,6 +88,9 @@ pub(crate) fn run(args: Args) -> Outcome {
     terminal::log("warn,maille_xds=error");
     let Capture::Proxy = args.capture;
     let control: SocketAddr = args.control.resolve()?;
+    if let plane::Plane::Envoy(path) = &args.proxy {
+        envoy::find(path.as_deref()).map_err(Failure::usage)?;
+    }
     let options = Options {
         name: args.name,
         service: args.service,

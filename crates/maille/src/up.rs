@@ -16,7 +16,7 @@ use maille_api::mesh::MeshConfig;
 use maille_api::parse;
 use maille_control::{Control, token};
 use maille_store::Store;
-use maille_store::files::Watch;
+use maille_store::files::{self, Watch};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
@@ -69,7 +69,7 @@ pub(crate) struct Args {
     address: IpAddr,
 
     /// Worker threads of each gateway; by default one per core
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     concurrency: Option<u16>,
 
     /// A MeshConfig in YAML, instead of the ConfigMap `istio` in `istio-system`; read once
@@ -248,8 +248,7 @@ fn listen(port: u16) -> Result<TcpListener, Failure> {
 }
 
 fn mesh_config(path: &std::path::Path) -> Result<MeshConfig, Failure> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Failure::usage(format!("cannot read {}: {error}", path.display())))?;
+    let text = files::read(path).map_err(|error| Failure::usage(format!("cannot read {}: {error}", path.display())))?;
     let (config, diagnostics) = parse::mesh_config(&text, &path.display().to_string());
     diagnostics.iter().for_each(|diagnostic| terminal::err(&coloured(diagnostic)));
     config.ok_or_else(Failure::bad_input)

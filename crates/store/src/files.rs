@@ -12,7 +12,7 @@ mod said;
 
 mod once;
 
-pub use once::{Checked, check};
+pub use once::{Checked, check, read};
 
 use std::io;
 use std::path::PathBuf;

@@ -68,6 +68,19 @@ pub fn check(paths: &[PathBuf]) -> Result<Checked, StartError> {
     Ok(checked)
 }
 
+/// The text of one file, if it is one and of a configuration's size.
+///
+/// # Errors
+/// Why not, in words.
+pub fn read(path: &Path) -> Result<String, String> {
+    match look(path) {
+        Looked::File(_) => text_of(&mut File::open(path).map_err(|error| error.to_string())?),
+        Looked::Directory => Err("it is a directory".into()),
+        Looked::Unusable(reason) => Err(reason),
+        Looked::Nothing => Err("there is no such file".into()),
+    }
+}
+
 impl Checked {
     /// Whether anything cannot be used.
     pub fn has_errors(&self) -> bool {
