@@ -298,11 +298,12 @@ fn many_routes(args: &Args, dir: &Path, backend: u16) -> anyhow::Result<()> {
     mesh::write(&config, "service.yaml", &mesh::service("shop", &[(backend, "v1")]))?;
     for (host, count) in [("few", 10), ("many", 10_000)] {
         let mut routes = String::new();
+        let width = (count - 1usize).to_string().len();
         for n in 0..count {
             let kind = if n % 2 == 0 { "exact" } else { "prefix" };
             writeln!(
                 routes,
-                "  - match: [{{uri: {{{kind}: /route/{n}/end}}}}]\n    route: [{{destination: {{host: shop.example}}}}]"
+                "  - match: [{{uri: {{{kind}: /route/{n:0width$}/end}}}}]\n    route: [{{destination: {{host: shop.example}}}}]"
             )?;
         }
         mesh::write(
