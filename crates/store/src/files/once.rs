@@ -39,9 +39,12 @@ pub fn check(paths: &[PathBuf]) -> Result<Checked, StartError> {
         if path == Path::new("-") {
             checked.add(STDIN, &mut io::stdin().lock());
         } else if fs::metadata(path).map_err(failed)?.is_dir() {
-            let files = names_in(path).map_err(failed)?.into_iter().map(|name| path.join(name));
-            let before = checked.files;
-            for file in files.filter(|file| is_new(file)) {
+            let mut nothing = true;
+            for file in names_in(path).map_err(failed)?.into_iter().map(|name| path.join(name)) {
+                nothing &= matches!(look(&file), Looked::Directory | Looked::Nothing);
+                if !is_new(&file) {
+                    continue;
+                }
                 let name = file.display().to_string();
                 match look(&file) {
                     Looked::File(_) => match File::open(&file) {
@@ -53,7 +56,7 @@ pub fn check(paths: &[PathBuf]) -> Result<Checked, StartError> {
                     Looked::Directory | Looked::Nothing => {}
                 }
             }
-            if checked.files == before {
+            if nothing {
                 let message = "no *.yaml, *.yml or *.json directly in this directory; directories inside are not read";
                 let name = path.display().to_string();
                 checked.diagnostics.push(Diagnostic::about_file(Severity::Warning, name, message));
