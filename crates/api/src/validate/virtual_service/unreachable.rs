@@ -2,7 +2,9 @@
 //!
 //! Says what Istio says, and no more: among HTTP matches only those by prefix are compared beyond being equal.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+
+use serde::Serialize;
 
 use crate::networking::VirtualService;
 use crate::networking::virtual_service::{HttpMatchRequest, HttpRoute, StringMatch};
@@ -25,8 +27,9 @@ fn without_names(route: &HttpRoute) -> Vec<HttpMatchRequest> {
 }
 
 /// Matches that an earlier rule has already, and rules after one that takes everything.
-fn repeated<M: PartialEq>(rules: &[&[M]], field: &str, at: &mut At<'_>) {
-    let mut seen: Vec<(usize, &M)> = Vec::new();
+fn repeated<M: PartialEq + Serialize>(rules: &[&[M]], field: &str, at: &mut At<'_>) {
+    // By what they look like written down: there may be tens of thousands.
+    let mut seen: HashMap<String, Vec<(usize, &M)>> = HashMap::new();
     let mut takes_all: Option<usize> = None;
     for (i, matches) in rules.iter().enumerate() {
         let mut at = at.field(field);
@@ -46,7 +49,8 @@ fn repeated<M: PartialEq>(rules: &[&[M]], field: &str, at: &mut At<'_>) {
         }
         let mut taken = 0;
         for (j, found) in matches.iter().enumerate() {
-            match seen.iter().find(|(_, earlier)| *earlier == found) {
+            let alike = seen.entry(serde_json::to_string(found).unwrap_or_default()).or_default();
+            match alike.iter().find(|(_, earlier)| *earlier == found) {
                 Some((earlier, _)) => {
                     at.field("match").index(j).warn(
                         Problem::new(format!("this match is never used: spec.{field}[{earlier}] has the same"))
@@ -54,7 +58,7 @@ fn repeated<M: PartialEq>(rules: &[&[M]], field: &str, at: &mut At<'_>) {
                     );
                     taken += 1;
                 }
-                None => seen.push((i, found)),
+                None => alike.push((i, found)),
             }
         }
         if taken == matches.len() {
@@ -119,6 +123,7 @@ fn form(value: &StringMatch) -> String {
 /// Prefixes that an earlier, shorter prefix covers.
 fn overlapping(routes: &[HttpRoute], at: &mut At<'_>) {
     let mut by_prefix: Vec<ByPrefix<'_>> = Vec::new();
+    let mut places: HashMap<&[u8], Vec<usize>> = HashMap::new();
     for (i, route) in routes.iter().enumerate() {
         if route.r#match.is_empty() {
             // What follows has been reported as a whole.
@@ -126,7 +131,10 @@ fn overlapping(routes: &[HttpRoute], at: &mut At<'_>) {
         }
         for (j, found) in route.r#match.iter().enumerate() {
             let Some(found) = ByPrefix::new(i, j, found) else { continue };
-            if let Some(earlier) = by_prefix.iter().find(|earlier| earlier.covers(&found)) {
+            let text = found.prefix.as_bytes();
+            let shorter = (1..text.len()).filter_map(|end| places.get(&text[..end])).flatten();
+            let covering = shorter.copied().filter(|place| by_prefix[*place].covers(&found)).min();
+            if let Some(earlier) = covering.map(|place| &by_prefix[place]) {
                 let mut at = at.index(i);
                 let ByPrefix { rule, index, prefix, .. } = earlier;
                 at.field("match").index(found.index).warn(
@@ -134,6 +142,7 @@ fn overlapping(routes: &[HttpRoute], at: &mut At<'_>) {
                         .hint("put the longer prefix before the shorter one"),
                 );
             }
+            places.entry(text).or_default().push(by_prefix.len());
             by_prefix.push(found);
         }
     }
