@@ -35,7 +35,10 @@ pub(crate) const LOG: &str = "MAILLE_LOG";
 
 /// Sends the log of a long-running command to stderr: this much of it, or what [`LOG`] asks for.
 pub(crate) fn log(default: &str) {
-    let asked_for = std::env::var(LOG).ok().and_then(|text| text.parse::<Targets>().ok());
+    let asked_for = std::env::var(LOG).ok().and_then(|text| {
+        let fault = |error| err(&format!("{} {LOG}={text}: {error}", "warning:".yellow().bold()));
+        text.parse::<Targets>().map_err(fault).ok()
+    });
     // `default` is a constant of the caller's.
     let targets = asked_for.or_else(|| default.parse().ok()).unwrap_or_default();
     let colours = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;

@@ -267,6 +267,9 @@ fn refusals(control: &Control) -> Vec<String> {
             ));
         }
     }
+    // Proxies and whoever pretends to be one say what they like; it must not steer the terminal.
+    let steers = |c: char| c.is_control() && c != '\n';
+    refusals.iter_mut().for_each(|refusal| *refusal = refusal.replace(steers, "\u{fffd}"));
     refusals.sort();
     refusals.dedup();
     refusals
