@@ -21,6 +21,9 @@ pub use self::tree::{File, Position, Span, Tree};
 use crate::meta::{Key, Object};
 use crate::validate::{Finding, Findings, validate};
 
+/// Findings of either sort that are shown of one resource. More of them tell nobody more, and each holds its line.
+const MAX_FINDINGS: usize = 100;
+
 /// A resource that says nothing unknown; whether it makes sense is for [`validate`].
 #[derive(Clone, Debug)]
 pub struct Parsed {
@@ -104,6 +107,16 @@ fn report(findings: &Findings, tree: &Tree, resource: Option<&str>, diagnostics:
         diagnostic.hint.clone_from(&finding.hint);
         diagnostics.push(diagnostic);
     };
-    findings.errors.iter().for_each(|finding| add(Severity::Error, finding));
-    findings.warnings.iter().for_each(|finding| add(Severity::Warning, finding));
+    findings.errors.iter().take(MAX_FINDINGS).for_each(|finding| add(Severity::Error, finding));
+    findings.warnings.iter().take(MAX_FINDINGS).for_each(|finding| add(Severity::Warning, finding));
+    let beyond = |findings: &[Finding]| findings.len().saturating_sub(MAX_FINDINGS);
+    match beyond(&findings.errors) + beyond(&findings.warnings) {
+        0 => {}
+        more => {
+            let message = format!("{more} more findings about this resource are not shown");
+            let mut diagnostic = tree.diagnostic(Severity::Note, tree.locate(""), message);
+            diagnostic.resource = resource.map(str::to_owned);
+            diagnostics.push(diagnostic);
+        }
+    }
 }

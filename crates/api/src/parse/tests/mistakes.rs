@@ -35,3 +35,15 @@ fn a_nul_byte_is_no_question_of_tabs() {
     assert_eq!((diagnostic.line, diagnostic.column), (3, 19));
     assert!(diagnostic.hint.as_ref().is_some_and(|hint| hint.contains("text file")), "{diagnostic}");
 }
+
+/// Each finding holds the line it is about, and here that is a long one.
+#[test]
+fn findings_about_one_resource_are_counted_past_the_first_hundred() {
+    let labels: String = (0..20_000).map(|n| format!("'k{n} !': v, ")).collect();
+    let text = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: a, labels: {{{labels}}}}}\n");
+    let loaded = load(&text, "many.yaml");
+    assert!(loaded.objects.is_empty());
+    assert_eq!(loaded.diagnostics.len(), 101);
+    let last = loaded.diagnostics.last().unwrap().to_string();
+    assert!(last.contains("19900 more findings"), "{last}");
+}
