@@ -81,7 +81,12 @@ impl PathTable {
         let at = self.place(hash, kind, text);
         let slot = &mut self.slots[at];
         if slot.first == NONE {
-            *slot = Slot { tag: tag(hash, kind), first: ordinal, start: self.texts.len() as u32, length: text.len() as u32 };
+            *slot = Slot {
+                tag: tag(hash, kind),
+                first: ordinal,
+                start: self.texts.len() as u32,
+                length: text.len() as u32,
+            };
             self.texts.extend_from_slice(text);
         } else {
             self.next[ordinal as usize] = std::mem::replace(&mut slot.first, ordinal);
