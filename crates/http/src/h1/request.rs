@@ -2,6 +2,7 @@
 
 use super::{BodyLength, Error, Limits, Version, fields};
 use crate::host::authority_is_valid;
+use crate::name::{HeaderId, Name};
 use crate::request::{RequestHead, Scheme};
 
 /// What a request's head said beyond its fields.
@@ -91,7 +92,13 @@ fn complete(buf: &[u8], limits: &Limits, head: &mut RequestHead) -> Result<Optio
             authority = headers.keep(value);
             Ok(())
         })?;
-    let Some((len, framing)) = parsed else { return Ok(None) };
+    let Some((len, mut framing)) = parsed else { return Ok(None) };
+    if framing.upgrade && head.headers.get(HeaderId::Upgrade).is_some_and(|kind| kind.eq_ignore_ascii_case(b"h2c")) {
+        // An offer that whoever makes it can do without, as Envoy does: many clients make it with every first request.
+        framing.upgrade = false;
+        head.headers.remove_id(HeaderId::Upgrade);
+        head.headers.remove(&Name::new("http2-settings"));
+    }
     // Only a whole head is judged, so that an error never depends on how the bytes were cut.
     if !METHODS.contains(&method) {
         return Err(Error::InvalidMethod);
