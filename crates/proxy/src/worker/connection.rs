@@ -1,7 +1,7 @@
 //! A new connection: which listener and filter chain it belongs to.
 
 use std::cell::Cell;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -19,6 +19,8 @@ pub(crate) struct ConnectionInfo {
     pub(crate) remote: SocketAddr,
     /// Where the client wanted to go.
     pub(crate) local: SocketAddr,
+    /// Where it came in.
+    pub(crate) own: SocketAddr,
     pub(crate) chain: Arc<FilterChain>,
     pub(crate) listener: Arc<Listener>,
 }
@@ -63,7 +65,7 @@ pub(crate) fn start(worker: &Rc<Worker>, stream: TcpStream, remote: SocketAddr, 
     }
     let id = NEXT_ID.get() + 1;
     NEXT_ID.set(id);
-    let info = ConnectionInfo { id, remote, local, chain: chain.clone(), listener: listener.clone() };
+    let info = ConnectionInfo { id, remote, local, own, chain: chain.clone(), listener: listener.clone() };
     match &chain.network {
         Network::Http(manager) => {
             tokio::task::spawn_local(http::serve(worker.clone(), stream, manager.clone(), info));
@@ -75,6 +77,20 @@ pub(crate) fn start(worker: &Rc<Worker>, stream: TcpStream, remote: SocketAddr, 
     }
 }
 
+impl ConnectionInfo {
+    /// Whether whoever connects to an address gets here again, and again. `listens` knows the addresses that are
+    /// accepted on: a listener that only has the name of an address accepts nothing there.
+    pub(crate) fn comes_back(&self, to: SocketAddr, listens: impl Fn(SocketAddr) -> bool) -> bool {
+        comes_back(self.own.ip(), to, listens)
+    }
+}
+
+fn comes_back(own: IpAddr, to: SocketAddr, listens: impl Fn(SocketAddr) -> bool) -> bool {
+    let anywhere = |ip: IpAddr| listens(SocketAddr::new(ip, to.port()));
+    let here = to.ip() == own || to.ip().is_loopback() || to.ip().is_unspecified();
+    listens(to) || (here && (anywhere(Ipv4Addr::UNSPECIFIED.into()) || anywhere(Ipv6Addr::UNSPECIFIED.into())))
+}
+
 /// The listener that a destination belongs to: its own address, else the one for any address at that port.
 fn owner(listeners: &ahash::AHashMap<Arc<str>, Arc<Listener>>, destination: SocketAddr) -> Option<&Arc<Listener>> {
     let addresses = |l: &Listener| std::iter::once(l.address).chain(l.additional_addresses.clone());
@@ -84,4 +100,25 @@ fn owner(listeners: &ahash::AHashMap<Arc<str>, Arc<Listener>>, destination: Sock
             !l.use_original_dst && addresses(l).any(|a| a.ip().is_unspecified() && a.port() == destination.port())
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_come_back() {
+        let bound = ["0.0.0.0:15001", "10.0.0.7:9000"].map(|a| a.parse::<SocketAddr>().unwrap());
+        for (to, back) in [
+            ("10.0.0.7:9000", true),
+            ("10.0.0.7:15001", true),
+            ("127.0.0.1:15001", true),
+            ("10.0.0.8:15001", false),
+            ("10.0.0.7:3306", false),
+            ("10.0.0.8:9000", false),
+        ] {
+            let own = "10.0.0.7".parse().unwrap();
+            assert_eq!(comes_back(own, to.parse().unwrap(), |a| bound.contains(&a)), back, "{to}");
+        }
+    }
 }

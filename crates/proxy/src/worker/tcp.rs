@@ -107,7 +107,7 @@ async fn reach(
         let host = match &entry.config.discovery {
             Discovery::OriginalDst(_) => {
                 let snapshot = worker.snapshot();
-                if snapshot.listeners.values().any(|l| l.address == info.local) {
+                if info.comes_back(info.local, |address| snapshot.bound.contains_key(&address)) {
                     return None;
                 }
                 cluster.at(info.local)

@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use maille_http::ResponseHead;
 use maille_http::h1::{Limits, ResponseMeta, parse_response};
@@ -25,7 +25,9 @@ pub(crate) struct Upstream {
     pool: Rc<Pool>,
     counted: Counted,
     requests: u32,
-    /// Whether all that was to be written has been.
+    /// How much of the request's head, and of what goes with it, has been written.
+    written: usize,
+    /// Whether all of that has been.
     sent: bool,
     /// Whether it carried requests before: then it may have been closed a moment ago without anyone's fault.
     pub(crate) reused: bool,
@@ -106,7 +108,16 @@ impl Upstream {
             };
             let stream = connect(cluster, host.host.address).await.inspect_err(|error| host.pool.fail(error))?;
             let pool = host.pool.clone();
-            Ok(Upstream { stream, input: Input::default(), pool, counted, requests: 0, sent: true, reused: false })
+            Ok(Upstream {
+                stream,
+                input: Input::default(),
+                pool,
+                counted,
+                requests: 0,
+                written: 0,
+                sent: true,
+                reused: false,
+            })
         });
         poll_fn(|cx| {
             if let Poll::Ready(made) = made.as_mut().poll(cx) {
@@ -130,12 +141,14 @@ impl Upstream {
             pool: host.pool.clone(),
             counted: idle.counted,
             requests: idle.requests,
+            written: 0,
             sent: true,
             reused: true,
         }
     }
 
     /// Sends a request and waits for the head of its response. `head` is what is written first, `body` what follows from the client.
+    /// Goes on where it was when called again after an interim response.
     #[allow(clippy::too_many_arguments, reason = "one place polls all that one attempt is made of")]
     pub(crate) async fn send(
         &mut self,
@@ -147,23 +160,16 @@ impl Upstream {
         response: &mut ResponseHead,
         timers: &mut Timers,
     ) -> Result<ResponseMeta, Lost> {
-        self.requests = self.requests.saturating_add(1);
+        if self.written == 0 {
+            self.requests = self.requests.saturating_add(1);
+        }
         let worker = client.worker.clone();
         let blocks = &worker.blocks;
-        let mut written = 0;
         // Once writing fails there may still be a response, sent before the server stopped reading.
         let mut writing = true;
-        self.sent &= head.is_empty();
         poll_fn(move |cx| {
-            if writing && written < head.len() {
-                writing = !matches!(poll_write(cx, &mut self.stream, head, &mut written), Poll::Ready(Err(_)));
-                self.sent = written == head.len();
-            }
-            if writing
-                && written == head.len()
-                && let Some(transfer) = body.as_mut().filter(|transfer| !transfer.is_done())
-            {
-                match transfer.poll(cx, &mut client.stream, &mut client.input, &mut self.stream, blocks) {
+            if writing {
+                match self.poll_send(cx, client, head, body) {
                     Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(Failure::Sink)) => writing = false,
                     Poll::Ready(Err(failure)) => return Poll::Ready(Err(Lost::Client(failure))),
@@ -190,6 +196,27 @@ impl Upstream {
             }
         })
         .await
+    }
+
+    /// Writes what is left of a request as far as that is possible now; ready when all of it has been.
+    pub(crate) fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Client,
+        head: &[u8],
+        body: &mut Option<Transfer>,
+    ) -> Poll<Result<(), Failure>> {
+        self.sent = false;
+        ready!(poll_write(cx, &mut self.stream, head, &mut self.written)).map_err(|_| Failure::Sink)?;
+        self.sent = true;
+        let Some(transfer) = body.as_mut().filter(|transfer| !transfer.is_done()) else { return Poll::Ready(Ok(())) };
+        let Client { stream, input, worker, .. } = client;
+        transfer.poll(cx, stream, input, &mut self.stream, &worker.blocks)
+    }
+
+    /// Whether some of the request's head, or of what goes with it, has not been written yet.
+    pub(crate) fn is_sending(&self) -> bool {
+        !self.sent
     }
 
     /// Reads on after an interim response.

@@ -162,6 +162,33 @@ fn interim_responses_come_first() {
     assert!(client.head().starts_with("HTTP/1.1 204 "));
 }
 
+/// A server may speak before it has read the request, which still arrives whole.
+#[test]
+fn a_request_goes_on_after_an_interim_response() {
+    let server = Server::start();
+    let proxy = Proxy::with(&server, |manager, _| {
+        manager.max_request_headers_kb = Some(maille_xds::types::UInt32Value { value: 8192 });
+    });
+    let mut client = proxy.connect();
+    let long = "x".repeat(8_000_000);
+    let sender = {
+        let mut stream = client.0.try_clone().unwrap();
+        let head = format!("POST / HTTP/1.1\r\nHost: x\r\nlong: {long}\r\nContent-Length: 5\r\n\r\nhello");
+        thread::spawn(move || std::io::Write::write_all(&mut stream, head.as_bytes()).unwrap())
+    };
+    let mut upstream = server.accept();
+    upstream.send("HTTP/1.1 103 Early Hints\r\n\r\n");
+    assert!(client.head().starts_with("HTTP/1.1 103 "));
+    upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n");
+    assert!(client.head().starts_with("HTTP/1.1 200 "));
+    upstream.until("long: ");
+    assert!(upstream.exactly(long.len()) == long.as_bytes());
+    assert!(upstream.until("hello").contains("\r\n\r\n"));
+    upstream.send("bye-bye");
+    assert_eq!(client.exactly(7), b"bye-bye");
+    sender.join().unwrap();
+}
+
 #[test]
 fn heads_have_no_bodies() {
     let server = Server::start();

@@ -2,6 +2,8 @@
 
 use std::net::{Shutdown, TcpStream};
 
+use maille_xds::types::route;
+
 use crate::support::{Proxy, Server, Wire};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
@@ -71,6 +73,33 @@ fn a_request_on_a_connection_that_dies_is_sent_again() {
     assert!(client.head().starts_with("HTTP/1.1 503 "));
 }
 
+/// With all of its body, however much of that the dead connection has had.
+#[test]
+fn a_body_is_sent_again_whole() {
+    let server = Server::start();
+    let proxy = Proxy::with(&server, |_, route| {
+        let Some(route::route::Action::Route(action)) = &mut route.action else { unreachable!() };
+        action.retry_policy = Some(route::RetryPolicy { retry_on: "connect-failure".into(), ..Default::default() });
+    });
+    let mut client = proxy.connect();
+    client.send("GET /1 HTTP/1.1\r\nHost: x\r\n\r\n");
+    let mut upstream = server.accept();
+    upstream.head();
+    upstream.send(OK);
+    client.until("ok");
+    client.send("PUT /2 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
+    upstream.head();
+    client.send("5\r\nfirst\r\n");
+    upstream.until("first\r\n");
+    drop(upstream);
+    let mut fresh = server.accept();
+    fresh.head();
+    client.send("4\r\nlast\r\n0\r\n\r\n");
+    assert_eq!(fresh.until("0\r\n\r\n"), "5\r\nfirst\r\n4\r\nlast\r\n0\r\n\r\n");
+    fresh.send(OK);
+    assert!(client.until("ok").starts_with("HTTP/1.1 200 "));
+}
+
 #[test]
 fn a_client_that_goes_takes_its_request_with_it() {
     let server = Server::start();
@@ -129,6 +158,35 @@ fn an_upgrade_becomes_a_tunnel_only_when_the_server_agrees() {
     let mut client = proxy.connect();
     client.send("GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: other\r\n\r\n");
     assert!(client.head().starts_with("HTTP/1.1 403 "));
+}
+
+/// Nobody may be left waiting for a body that the other side takes for the next request.
+#[test]
+fn an_upgrade_has_no_body() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server);
+    for framing in ["Content-Length: 40\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n28\r\n"] {
+        let mut client = proxy.connect();
+        client.send(format!("POST / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{framing}"));
+        client.send("GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n");
+        let all = String::from_utf8(client.rest()).unwrap();
+        assert!(all.starts_with("HTTP/1.1 400 ") && all.matches("HTTP/1.1 ").count() == 1, "{all}");
+    }
+    assert!(server.is_quiet());
+}
+
+#[test]
+fn an_offer_of_http2_is_not_taken_up() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server);
+    let mut client = proxy.connect();
+    client.send("POST / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n");
+    client.send("HTTP2-Settings: AAMAAABk\r\nContent-Length: 2\r\n\r\nhi");
+    let mut upstream = server.accept();
+    let head = upstream.until("hi");
+    assert!(!head.contains("upgrade") && !head.contains("http2-settings"), "{head}");
+    upstream.send(OK);
+    assert!(client.until("ok").starts_with("HTTP/1.1 200 "));
 }
 
 #[test]

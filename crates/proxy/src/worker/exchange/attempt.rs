@@ -111,7 +111,7 @@ impl Attempt<'_, '_> {
             }
             got = match upstream.parse_again(&client.worker, len, &limits, to_head, response) {
                 Ok(Some(meta)) => Ok(meta),
-                Ok(None) => upstream.send(client, b"", body, &limits, to_head, response, timers).await,
+                Ok(None) => upstream.send(client, bytes, body, &limits, to_head, response, timers).await,
                 Err(lost) => Err(lost),
             };
         }
@@ -238,28 +238,26 @@ impl Attempt<'_, '_> {
         let mut transfer = Transfer::new(meta.body, chunked);
         let buffered = transfer.take_buffered(&mut upstream.input, &client.worker.blocks, &mut scratch.downstream);
         let mut written = 0;
-        let mut sending = is_coming(body);
+        let mut sending = is_coming(body) || upstream.is_sending();
         let result = if buffered.is_err() {
             Err(Failure::Malformed)
         } else {
             poll_fn(|cx| {
-                if sending && let Some(request) = body {
+                if sending {
                     // What the upstream no longer wants to read is no reason not to hand on what it says.
-                    let Client { stream, input, worker, .. } = &mut *client;
-                    sending = request.poll(cx, stream, input, &mut upstream.stream, &worker.blocks).is_pending();
+                    sending = upstream.poll_send(cx, client, &scratch.upstream, body).is_pending();
                 }
-                match poll_write(cx, &mut client.stream, &scratch.downstream, &mut written) {
-                    Poll::Ready(Ok(())) => {}
-                    Poll::Ready(Err(_)) => return Poll::Ready(Err(Failure::Sink)),
-                    Poll::Pending => return Poll::Pending,
-                }
-                let polled = transfer.poll(
-                    cx,
-                    &mut upstream.stream,
-                    &mut upstream.input,
-                    &mut client.stream,
-                    &client.worker.blocks,
-                );
+                let polled = match poll_write(cx, &mut client.stream, &scratch.downstream, &mut written) {
+                    Poll::Ready(Ok(())) => transfer.poll(
+                        cx,
+                        &mut upstream.stream,
+                        &mut upstream.input,
+                        &mut client.stream,
+                        &client.worker.blocks,
+                    ),
+                    Poll::Ready(Err(_)) => Poll::Ready(Err(Failure::Sink)),
+                    Poll::Pending => Poll::Pending,
+                };
                 if polled.is_pending() {
                     if timers.poll(cx, client).is_some() {
                         return Poll::Ready(Err(Failure::Source));

@@ -257,6 +257,10 @@ impl Job<'_> {
         if !allowed {
             return Err(Reply::new(403, "upgrade_failed").close());
         }
+        if self.meta.body != BodyLength::Empty {
+            // Were the upgrade declined, both sides would have to agree on whether the body still counts.
+            return Err(malformed());
+        }
         Ok(true)
     }
 
@@ -363,7 +367,7 @@ impl Job<'_> {
         record.head_len = out.len();
         out.extend_from_slice(&kept);
         let Some(transfer) = body else { return Ok(()) };
-        if record.attempts > 1 {
+        if head_end > 0 {
             transfer.restart(&mut client.input, &client.worker.blocks, out);
         }
         transfer.take_buffered(&mut client.input, &client.worker.blocks, out).map_err(|_| malformed())?;
@@ -399,8 +403,7 @@ impl Job<'_> {
                 address.set_port(port);
             }
             // Going to where the connection came in would only come back here, again and again.
-            let own = |l: &crate::config::Listener| l.address == address || l.additional_addresses.contains(&address);
-            if self.snapshot.listeners.values().any(|l| own(l)) {
+            if client.info.comes_back(address, |address| self.snapshot.bound.contains_key(&address)) {
                 return Err(none());
             }
             return Ok(cluster.at(address));
