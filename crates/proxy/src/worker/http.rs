@@ -1,6 +1,7 @@
 //! A client's HTTP/1 connection: one request after the other, each read, answered, forgotten.
 
 use std::future::poll_fn;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -12,7 +13,7 @@ use tokio::net::TcpStream;
 
 use super::connection::ConnectionInfo;
 use super::exchange::exchange;
-use super::io::{Input, poll_shutdown};
+use super::io::{Input, poll_shutdown, poll_write};
 use super::registry::Registered;
 use super::scratch::Scratch;
 use super::{Worker, reply};
@@ -79,11 +80,13 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, manager: Arc<Ht
             Next::Request(mut scratch, meta) => {
                 client.requests = client.requests.saturating_add(1);
                 client.registered.slot.set(false, u32::MAX);
+                client.limit_silence(manager.timeouts.stream_idle);
                 let after = exchange(&mut client, &manager, &mut scratch, meta).await;
                 client.worker.scratches.give(scratch);
                 after
             }
             Next::Bad(mut scratch, error) => {
+                client.limit_silence(manager.timeouts.stream_idle);
                 reply::refuse(&mut client, &manager, &mut scratch, error).await;
                 client.worker.scratches.give(scratch);
                 After::Linger
@@ -179,6 +182,11 @@ impl Client {
         self.stream_idle = seconds(limit);
     }
 
+    /// How long the request at work may be without activity.
+    pub(crate) fn silence_limit(&self) -> Option<Duration> {
+        (self.stream_idle != u32::MAX).then(|| Duration::from_secs(self.stream_idle.into()))
+    }
+
     /// Whether the request at work has been without activity for too long. Being asked is activity: nobody asks who was not woken.
     #[inline]
     pub(crate) fn is_silent(&self, cx: &mut Context<'_>) -> bool {
@@ -190,6 +198,16 @@ impl Client {
         }
         self.registered.slot.set(false, self.worker.clock.seconds().saturating_add(self.stream_idle));
         false
+    }
+
+    /// Writes a whole buffer; in vain when the client takes nothing of it for as long as a request may be without activity.
+    pub(crate) async fn write_all(&mut self, buffer: &[u8]) -> io::Result<()> {
+        let mut written = 0;
+        poll_fn(|cx| match poll_write(cx, &mut self.stream, buffer, &mut written) {
+            Poll::Pending if self.is_silent(cx) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            polled => polled,
+        })
+        .await
     }
 
     /// Ends our side and reads on for a while: closing with bytes unread would reset the connection, and the client might never see our answer.

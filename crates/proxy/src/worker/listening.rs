@@ -68,7 +68,12 @@ async fn accept(worker: Rc<Worker>, address: SocketAddr, socket: Rc<TcpListener>
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
                 // The client was gone before we looked.
-                _ => tracing::debug!(%address, "accept: {e}"),
+                Some(libc::ECONNABORTED | libc::ECONNRESET) => tracing::debug!(%address, "accept: {e}"),
+                // Whatever else it is may be so the next time as well.
+                _ => {
+                    tracing::debug!(%address, "accept: {e}");
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
             },
         }
     }

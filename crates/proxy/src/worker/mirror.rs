@@ -46,7 +46,8 @@ pub(crate) fn send(
         head.set_authority(&authority);
     }
     let mut bytes = Vec::new();
-    if length == BodyLength::Chunked {
+    // Whatever a route has done to it: a body without its length would be taken for requests.
+    if length != BodyLength::Empty || head.headers.has(maille_http::HeaderId::ContentLength) {
         head.headers.set_id(maille_http::HeaderId::ContentLength, body.len().to_string().as_bytes());
     }
     head.write(&mut bytes);

@@ -7,7 +7,6 @@ use maille_http::{HeaderId, Name, RequestHead, ResponseHead};
 use maille_telemetry::flags::ResponseFlags;
 
 use super::http::{After, Client};
-use super::io::write_all;
 use super::record::Record;
 use super::scratch::Scratch;
 use super::{cors, response};
@@ -130,7 +129,7 @@ pub(crate) async fn answer(
         scratch.downstream.extend_from_slice(&reply.body);
         record.sent = reply.body.len() as u64;
     }
-    match write_all(&mut client.stream, &scratch.downstream).await {
+    match client.write_all(&scratch.downstream).await {
         Ok(()) if keep => After::KeepAlive,
         Ok(()) if whole => After::Close,
         Ok(()) => After::Linger,

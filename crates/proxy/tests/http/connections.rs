@@ -1,6 +1,8 @@
 //! Connections: kept, given up, upgraded, drained.
 
+use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, TcpStream};
+use std::time::Duration;
 
 use maille_xds::types::route;
 
@@ -187,6 +189,27 @@ fn an_offer_of_http2_is_not_taken_up() {
     assert!(!head.contains("upgrade") && !head.contains("http2-settings"), "{head}");
     upstream.send(OK);
     assert!(client.until("ok").starts_with("HTTP/1.1 200 "));
+}
+
+/// Who asks and asks, and never reads the answers, is not waited for longer than anyone else who does nothing.
+#[test]
+fn a_client_that_never_reads_is_let_go() {
+    let server = Server::start();
+    let proxy = Proxy::with(&server, |manager, route| {
+        manager.stream_idle_timeout = Some(maille_xds::types::Duration { seconds: 1, nanos: 0 });
+        manager.server_name = "x".repeat(4000);
+        let never = route::route_match::PathSpecifier::Prefix("/never".into());
+        route.r#match = Some(route::RouteMatch { path_specifier: Some(never), ..Default::default() });
+    });
+    let mut client = proxy.connect().0;
+    client.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
+    let requests = "GET / HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1000);
+    let error = loop {
+        if let Err(error) = client.write_all(requests.as_bytes()) {
+            break error;
+        }
+    };
+    assert!(matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{error}");
 }
 
 #[test]

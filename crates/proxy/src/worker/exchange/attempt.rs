@@ -16,7 +16,7 @@ use crate::config::{HttpManager, RetryPolicy, RouterOptions};
 use crate::upstream::outlier::{self, grpc_to_http};
 use crate::upstream::{Breakers, ClusterEntry, ConnectError, Permit, WorkerCluster, WorkerHost};
 use crate::worker::http::{After, Client};
-use crate::worker::io::{poll_write, write_all};
+use crate::worker::io::poll_write;
 use crate::worker::record::Record;
 use crate::worker::reply::{Reply, is_grpc};
 use crate::worker::retry::{self, Reset};
@@ -334,10 +334,11 @@ impl Attempt<'_, '_> {
         record: &mut Record<'_>,
         mut upstream: Upstream,
     ) -> After {
-        if write_all(&mut client.stream, &scratch.downstream).await.is_ok() {
+        let idle = client.silence_limit();
+        if client.write_all(&scratch.downstream).await.is_ok() {
             let Client { stream, input, worker, .. } = client;
             let (received, sent) =
-                tcp::copy_both(stream, input, &mut upstream.stream, &mut upstream.input, &worker.blocks, None).await;
+                tcp::copy_both(stream, input, &mut upstream.stream, &mut upstream.input, &worker.blocks, idle).await;
             record.received += received;
             record.sent += sent;
         }
@@ -359,7 +360,7 @@ async fn interim(
     out.clear();
     response.write(out);
     out.extend_from_slice(b"\r\n");
-    write_all(&mut client.stream, out).await
+    client.write_all(out).await
 }
 
 fn describe(error: ConnectError, address: SocketAddr) -> (Reset, Cow<'static, str>) {
