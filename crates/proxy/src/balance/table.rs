@@ -66,7 +66,8 @@ fn ring(hosts: &[Arc<Host>], min_size: u64, max_size: u64) -> Vec<(u64, u32)> {
 
 /// Hosts take slots in turn, each in an order of its own, by weight.
 fn maglev(hosts: &[Arc<Host>], size: u64) -> Vec<u32> {
-    let size = size.max(hosts.len() as u64).max(1);
+    // A prime; where there are more hosts than slots, some get none.
+    let size = size.max(1);
     let heaviest = hosts.iter().map(|h| f64::from(h.weight)).fold(1.0, f64::max);
     let mut builders: Vec<(u64, u64, u64, f64)> = hosts
         .iter()

@@ -304,12 +304,35 @@ fn lb(at: &At<'_>, proto: &proto::Cluster) -> Compiled<LbPolicy> {
                 Some(LbConfig::MaglevLbConfig(cluster::MaglevLbConfig { table_size })) => table_size.map(|v| v.value),
                 _ => None,
             };
-            LbPolicy::Maglev { table_size: size.unwrap_or(65_537) }
+            let size = size.unwrap_or(65_537);
+            if !is_maglev_size(size) {
+                let at = at.field("maglev_lb_config");
+                return at.field("table_size").refuse(format!("{size} is no prime up to {MAX_MAGLEV}"));
+            }
+            LbPolicy::Maglev { table_size: size }
         }
         LbProto::ClusterProvided => LbPolicy::ClusterProvided,
         LbProto::LoadBalancingPolicyConfig => return at.field("load_balancing_policy").refuse("is not supported"),
     };
     Ok(policy)
+}
+
+/// As in Envoy.
+const MAX_MAGLEV: u64 = 5_000_011;
+
+/// Hosts step through the table, and only where its size is a prime do they come to all of it.
+fn is_maglev_size(size: u64) -> bool {
+    let divides = |n: &u64| size.is_multiple_of(*n);
+    (2..=MAX_MAGLEV).contains(&size) && !(2..size).take_while(|n| n * n <= size).any(|n| divides(&n))
+}
+
+#[cfg(test)]
+#[test]
+fn maglev_sizes() {
+    for (size, good) in [(0, false), (1, false), (2, true), (4, false), (49, false), (65_537, true)] {
+        assert_eq!(is_maglev_size(size), good, "{size}");
+    }
+    assert!(is_maglev_size(MAX_MAGLEV) && !is_maglev_size(u64::MAX));
 }
 
 fn slow_start(at: &At<'_>, proto: &Option<cluster::SlowStartConfig>) -> Compiled<SlowStart> {

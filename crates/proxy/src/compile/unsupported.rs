@@ -52,6 +52,10 @@ pub fn cluster(cluster: &Cluster) -> Vec<Refused> {
         _ => false,
     };
     out.when(slow_start, at, "slow_start_config", "slow start");
+    let murmur = matches!(cluster.lb, LbPolicy::RingHash { murmur: true, .. });
+    out.when(murmur, at, "ring_hash_lb_config", "MurmurHash2");
+    let bias = matches!(cluster.lb, LbPolicy::LeastRequest { active_bias, .. } if active_bias != 1.0);
+    out.when(bias, at, "least_request_lb_config", "an active request bias other than 1");
     let zone_aware = matches!(cluster.locality_lb, LocalityLb::ZoneAware { .. });
     out.when(zone_aware, at, "common_lb_config", "zone-aware balancing");
     let http2 = cluster.http.protocol == UpstreamProtocol::Http2;
