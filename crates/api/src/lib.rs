@@ -6,6 +6,7 @@
 pub mod bytes;
 pub mod core;
 pub mod duration;
+pub mod grpc;
 pub mod mesh;
 mod message;
 pub mod meta;

@@ -48,7 +48,10 @@ fn http_fault(injection: &HttpFaultInjection) -> fault::HttpFault {
             FaultAbortType::HttpStatus(status) => {
                 fault::fault_abort::ErrorType::HttpStatus(u32::try_from(*status).unwrap_or(0))
             }
-            FaultAbortType::GrpcStatus(name) => fault::fault_abort::ErrorType::GrpcStatus(grpc_status(name)),
+            FaultAbortType::GrpcStatus(name) => {
+                // Validation lets no other names through.
+                fault::fault_abort::ErrorType::GrpcStatus(maille_api::grpc::status_number(name)?)
+            }
             FaultAbortType::Http2Error(_) => return None,
         };
         Some(fault::FaultAbort {
@@ -91,28 +94,4 @@ pub(crate) fn millionths(share: &Percent) -> FractionalPercent {
 /// A whole percentage.
 pub(crate) fn hundredths(percent: u32) -> FractionalPercent {
     FractionalPercent { numerator: percent, denominator: DenominatorType::Hundred.into() }
-}
-
-/// Status numbers by name; validation has refused other names.
-fn grpc_status(name: &str) -> u32 {
-    const NAMES: [&str; 17] = [
-        "OK",
-        "CANCELLED",
-        "UNKNOWN",
-        "INVALID_ARGUMENT",
-        "DEADLINE_EXCEEDED",
-        "NOT_FOUND",
-        "ALREADY_EXISTS",
-        "PERMISSION_DENIED",
-        "RESOURCE_EXHAUSTED",
-        "FAILED_PRECONDITION",
-        "ABORTED",
-        "OUT_OF_RANGE",
-        "UNIMPLEMENTED",
-        "INTERNAL",
-        "UNAVAILABLE",
-        "DATA_LOSS",
-        "UNAUTHENTICATED",
-    ];
-    NAMES.iter().position(|known| *known == name).map_or(0, |number| number as u32)
 }

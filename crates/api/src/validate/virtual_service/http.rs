@@ -14,25 +14,6 @@ use crate::validate::{header, re2, rules};
 const BIG_BODY: usize = 100 * 1024;
 const HUGE_BODY: usize = 1024 * 1024;
 const CORS_METHODS: [&str; 10] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE", "*"];
-const GRPC_STATUSES: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
 /// What Envoy takes in `x-envoy-retry-on` and `x-envoy-retry-grpc-on`.
 const RETRY_ON: [&str; 16] = [
     "5xx",
@@ -315,7 +296,7 @@ fn fault(fault: &HttpFaultInjection, at: &mut At<'_>) {
 }
 
 fn grpc_status(status: &str) -> Verdict {
-    if GRPC_STATUSES.contains(&status) {
+    if crate::grpc::status_number(status).is_some() {
         return Ok(());
     }
     Err(Problem::new(format!("`{status}` is not a gRPC status")).hint("use a name such as UNAVAILABLE or NOT_FOUND"))
