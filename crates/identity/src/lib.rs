@@ -1,0 +1,1 @@
+//! SPIFFE ids, the CA, CSRs, tokens, trust bundles, TLS configuration and verification.
