@@ -1,1 +1,7 @@
 //! SPIFFE ids, the CA, CSRs, tokens, trust bundles, TLS configuration and verification.
+
+pub mod spiffe;
+pub mod workload;
+
+pub use spiffe::{SpiffeId, TrustDomain};
+pub use workload::Workload;
