@@ -4,19 +4,25 @@
 //! to read; a metric whose handles are all gone is gone.
 
 mod bundle;
-mod prometheus;
+mod collection;
+mod istio;
+mod name;
+mod text;
 
 use std::cell::Cell as ThreadCell;
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-pub use bundle::{ClusterMetrics, HttpMetrics, RequestMetrics};
+pub use bundle::{ClusterMetrics, HttpMetrics, ListenerMetrics, ManagerMetrics, OverloadMetrics, TcpMetrics};
+pub use collection::{Collection, Filter};
+pub use istio::{Ended, RequestMetrics};
+pub use name::{Labels, Name, Scope, Tag, labels};
 
-/// Upper bounds of a histogram's buckets in milliseconds: Envoy's and Istio's.
-pub const BUCKETS_MS: [f64; 19] = [
+/// Upper bounds of a histogram's buckets in its unit (milliseconds, bytes): Envoy's and Istio's.
+pub const BUCKETS: [f64; 19] = [
     0.5,
     1.0,
     5.0,
@@ -41,24 +47,36 @@ pub const BUCKETS_MS: [f64; 19] = [
 /// Every metric of a process.
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
-    families: Arc<Mutex<BTreeMap<&'static str, Family>>>,
+    families: Arc<Mutex<BTreeMap<Name, Family>>>,
 }
 
 /// Metrics of one name.
 #[derive(Debug)]
 enum Family {
-    Counter(Series<AtomicU64>),
-    Gauge(Series<AtomicU64>),
-    Histogram(Series<Buckets>),
+    Counter(SeriesOf<AtomicU64>),
+    Gauge(SeriesOf<AtomicU64>),
+    Histogram(SeriesOf<Buckets>),
 }
 
-/// The cells of each set of labels (already written as they are exported).
-type Series<C> = BTreeMap<Box<str>, Vec<Weak<C>>>;
+/// By subject and tag.
+type SeriesOf<C> = BTreeMap<(Box<str>, Tag), Series<C>>;
+
+/// The cells of one metric, one for each worker that uses it.
+#[derive(Debug)]
+struct Series<C> {
+    cells: Vec<Arc<C>>,
+    /// What cells counted that are gone; less what was there at the last reset.
+    carried: Carried,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Carried(u64);
 
 #[derive(Debug, Default)]
 struct Buckets {
-    counts: [AtomicU64; BUCKETS_MS.len() + 1],
-    sum_micros: AtomicU64,
+    counts: [AtomicU64; BUCKETS.len() + 1],
+    /// In thousandths.
+    sum: AtomicU64,
 }
 
 /// Keeps a handle on the thread that has it: two threads would lose each other's counts.
@@ -78,56 +96,94 @@ pub struct Gauge {
     one_thread: OneThread,
 }
 
-/// How long things take.
+/// How long things take, or how large they are.
 #[derive(Debug)]
 pub struct Histogram {
     cell: Arc<Buckets>,
     one_thread: OneThread,
 }
 
-/// A metric's labels and their values.
-pub type Labels<'a> = &'a [(&'static str, &'a str)];
-
 impl Registry {
-    /// A counter of this thread's own. `None` when the name is another kind of metric's.
-    pub fn counter(&self, name: &'static str, labels: Labels<'_>) -> Option<Counter> {
-        match self.lock().entry(name).or_insert_with(|| Family::Counter(Series::new())) {
-            Family::Counter(series) => Some(Counter { cell: new_cell(series, labels), one_thread: PhantomData }),
-            _ => None,
+    /// A counter of this thread's own. One whose name is another kind of metric's counts, but nobody sees it.
+    pub fn counter(&self, name: Name, subject: &str, tag: Tag) -> Counter {
+        let cell = match self.lock().entry(name).or_insert_with(|| Family::Counter(SeriesOf::new())) {
+            Family::Counter(series) => new_cell(series, subject, tag, |cell| cell.load(Ordering::Relaxed)),
+            _ => Arc::default(),
+        };
+        Counter { cell, one_thread: PhantomData }
+    }
+
+    /// A gauge of this thread's own; see [`Registry::counter`].
+    pub fn gauge(&self, name: Name, subject: &str, tag: Tag) -> Gauge {
+        let cell = match self.lock().entry(name).or_insert_with(|| Family::Gauge(SeriesOf::new())) {
+            Family::Gauge(series) => new_cell(series, subject, tag, |_| 0),
+            _ => Arc::default(),
+        };
+        Gauge { cell, one_thread: PhantomData }
+    }
+
+    /// A histogram of this thread's own; see [`Registry::counter`].
+    pub fn histogram(&self, name: Name, subject: &str, tag: Tag) -> Histogram {
+        let cell = match self.lock().entry(name).or_insert_with(|| Family::Histogram(SeriesOf::new())) {
+            Family::Histogram(series) => new_cell(series, subject, tag, |_| 0),
+            _ => Arc::default(),
+        };
+        Histogram { cell, one_thread: PhantomData }
+    }
+
+    /// Everything as it stands.
+    pub fn collect(&self) -> Collection {
+        Collection::of(&mut self.lock())
+    }
+
+    /// Begins all counters anew. The cells are their workers' to write: what they have counted is taken off when they are read.
+    pub fn reset_counters(&self) {
+        for family in self.lock().values_mut() {
+            if let Family::Counter(series) = family {
+                for one in series.values_mut() {
+                    one.carried = Carried(one.live().wrapping_neg());
+                }
+            }
         }
     }
 
-    /// A gauge of this thread's own. `None` when the name is another kind of metric's.
-    pub fn gauge(&self, name: &'static str, labels: Labels<'_>) -> Option<Gauge> {
-        match self.lock().entry(name).or_insert_with(|| Family::Gauge(Series::new())) {
-            Family::Gauge(series) => Some(Gauge { cell: new_cell(series, labels), one_thread: PhantomData }),
-            _ => None,
-        }
-    }
-
-    /// A histogram of this thread's own. `None` when the name is another kind of metric's.
-    pub fn histogram(&self, name: &'static str, labels: Labels<'_>) -> Option<Histogram> {
-        match self.lock().entry(name).or_insert_with(|| Family::Histogram(Series::new())) {
-            Family::Histogram(series) => Some(Histogram { cell: new_cell(series, labels), one_thread: PhantomData }),
-            _ => None,
-        }
-    }
-
-    /// Appends every metric in Prometheus' text format.
-    pub fn prometheus(&self, out: &mut String) {
-        prometheus::write(&mut self.lock(), out);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Family>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Name, Family>> {
         self.families.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
-fn new_cell<C: Default>(series: &mut Series<C>, labels: Labels<'_>) -> Arc<C> {
+impl Series<AtomicU64> {
+    fn live(&self) -> u64 {
+        self.cells.iter().map(|cell| cell.load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
+    }
+
+    fn total(&self) -> u64 {
+        self.live().wrapping_add(self.carried.0)
+    }
+}
+
+impl<C> Series<C> {
+    /// Forgets the cells whose handles are gone, but not what they counted. Says whether any is left.
+    fn tidy(&mut self, count: impl Fn(&C) -> u64) -> bool {
+        if self.cells.iter().all(|cell| Arc::strong_count(cell) == 1) {
+            return false;
+        }
+        self.cells.retain(|cell| {
+            let used = Arc::strong_count(cell) > 1;
+            if !used {
+                self.carried.0 = self.carried.0.wrapping_add(count(cell));
+            }
+            used
+        });
+        true
+    }
+}
+
+fn new_cell<C: Default>(series: &mut SeriesOf<C>, subject: &str, tag: Tag, count: fn(&C) -> u64) -> Arc<C> {
     let cell = Arc::new(C::default());
-    let cells = series.entry(prometheus::labels(labels)).or_default();
-    cells.retain(|cell| cell.strong_count() > 0);
-    cells.push(Arc::downgrade(&cell));
+    let one = series.entry((subject.into(), tag)).or_insert_with(|| Series { cells: Vec::new(), carried: Carried(0) });
+    one.cells.push(cell.clone());
+    one.tidy(count);
     cell
 }
 
@@ -163,19 +219,35 @@ impl Gauge {
     pub fn dec(&self) {
         add(&self.cell, u64::MAX);
     }
+
+    /// So many.
+    #[inline]
+    pub fn set(&self, n: u64) {
+        self.cell.store(n, Ordering::Relaxed);
+    }
 }
 
 impl Histogram {
     /// One that took so long.
     #[inline]
     pub fn record(&self, took: Duration) {
-        let micros = took.as_micros() as u64;
-        let ms = micros as f64 / 1000.0;
-        let bucket = BUCKETS_MS.iter().position(|bound| ms <= *bound).unwrap_or(BUCKETS_MS.len());
+        self.thousandths(took.as_micros() as u64);
+    }
+
+    /// One that is so large.
+    #[inline]
+    pub fn size(&self, n: u64) {
+        self.thousandths(n.saturating_mul(1000));
+    }
+
+    #[inline]
+    fn thousandths(&self, n: u64) {
+        let value = n as f64 / 1000.0;
+        let bucket = BUCKETS.iter().position(|bound| value <= *bound).unwrap_or(BUCKETS.len());
         if let Some(count) = self.cell.counts.get(bucket) {
             add(count, 1);
         }
-        add(&self.cell.sum_micros, micros);
+        add(&self.cell.sum, n);
     }
 }
 

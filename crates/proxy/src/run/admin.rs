@@ -5,7 +5,7 @@ use std::time::Duration;
 use maille_http::RequestHead;
 use maille_http::h1::{Limits, parse_request};
 use maille_http::response::reason;
-use maille_telemetry::metrics::Registry;
+use maille_telemetry::metrics::{Filter, Registry};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -78,8 +78,7 @@ pub(super) fn answer(path: &str, status: &Status, snapshot: &Snapshot, registry:
         "/ready" if status.ready => (200, "LIVE\n".into()),
         "/ready" => (503, "INITIALIZING\n".into()),
         "/stats" | "/stats/prometheus" => {
-            let mut out = String::new();
-            registry.prometheus(&mut out);
+            let mut out = registry.collect().prometheus(Filter::default());
             let connected = u8::from(status.connected);
             out.push_str(&format!("# TYPE envoy_control_plane_connected_state gauge\nenvoy_control_plane_connected_state{{}} {connected}\n"));
             (200, out)

@@ -71,7 +71,7 @@ impl<'s> Record<'s> {
         metrics.request_time().inspect(|histogram| histogram.record(took));
         metrics.response(self.status);
         if self.flags.has(ResponseFlags::NO_ROUTE_FOUND) {
-            metrics.no_route().inspect(|counter| counter.inc());
+            metrics.no_route().inc();
         }
         if self.flags.has(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR) {
             metrics.protocol_errors().inspect(|counter| counter.inc());

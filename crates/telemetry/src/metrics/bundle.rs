@@ -1,184 +1,366 @@
-//! The metrics of a cluster, of an HTTP connection manager and of a service's requests, under Envoy's and Istio's names.
+//! The metrics of a cluster, a listener, an HTTP connection manager, a TCP proxy and the process, under Envoy's names.
 
 use std::cell::{OnceCell, RefCell};
-use std::time::Duration;
 
-use crate::flags::ResponseFlags;
-use crate::metrics::{Counter, Gauge, Histogram, Registry};
+use crate::metrics::{Counter, Gauge, Histogram, Name, Registry, Scope, Tag};
 
-/// Makes a metric when it is first used; a name that is taken by another kind counts nowhere.
-#[derive(Debug)]
-struct Lazy<T>(OnceCell<Option<T>>);
+/// Counters by status and by class of status, made when they are first used.
+#[derive(Debug, Default)]
+struct Statuses {
+    classes: [OnceCell<Counter>; 5],
+    codes: RefCell<Vec<(u16, Counter)>>,
+}
 
-impl<T> Lazy<T> {
-    const fn new() -> Lazy<T> {
-        Lazy(OnceCell::new())
+impl Statuses {
+    #[inline]
+    fn class(&self, status: u16, make: impl FnOnce(Tag) -> Counter) {
+        let class = status / 100;
+        if let Some(counter) = self.classes.get(usize::from(class).wrapping_sub(1)) {
+            counter.get_or_init(|| make(Tag::Class(class as u8))).inc();
+        }
     }
 
     #[inline]
-    fn get(&self, make: impl FnOnce() -> Option<T>) -> Option<&T> {
-        self.0.get_or_init(make).as_ref()
+    fn code(&self, status: u16, make: impl FnOnce(Tag) -> Counter) {
+        // What is no status is not counted: there are 500 of them, and no more.
+        if !(100..600).contains(&status) {
+            return;
+        }
+        let mut codes = self.codes.borrow_mut();
+        match codes.iter().find(|(code, _)| *code == status) {
+            Some((_, counter)) => counter.inc(),
+            None => {
+                let counter = make(Tag::Code(status));
+                counter.inc();
+                codes.push((status, counter));
+            }
+        }
     }
 }
 
-/// Counters by class of status: 1xx to 5xx.
-#[derive(Debug)]
-struct Classes([Lazy<Counter>; 5]);
+macro_rules! suffix {
+    ($field:ident) => {
+        stringify!($field)
+    };
+    ($field:ident $suffix:literal) => {
+        $suffix
+    };
+}
 
-impl Classes {
-    const fn new() -> Classes {
-        Classes([const { Lazy::new() }; 5])
-    }
-
-    #[inline]
-    fn inc(&self, status: u16, make: impl FnOnce(&str) -> Option<Counter>) {
-        const NAMES: [&str; 5] = ["1", "2", "3", "4", "5"];
-        let class = usize::from(status / 100).wrapping_sub(1);
-        if let Some((lazy, name)) = self.0.get(class).zip(NAMES.get(class))
-            && let Some(counter) = lazy.get(|| make(name))
-        {
-            counter.inc();
-        }
-    }
+macro_rules! cell {
+    (counter) => {
+        Counter
+    };
+    (gauge) => {
+        Gauge
+    };
+    (histogram) => {
+        Histogram
+    };
 }
 
 macro_rules! bundle {
-    ($(#[$doc:meta])* $name:ident, $label:literal, $prefix:literal: { $($(#[$field_doc:meta])* $field:ident: $kind:ident = $suffix:literal, $make:ident;)* }) => {
+    ($(#[$doc:meta])* $name:ident, $scope:ident $(, $statuses:ident)? { $($kind:ident $field:ident $(= $suffix:literal)?;)* }) => {
         $(#[$doc])*
+        ///
+        /// Its metrics have Envoy's names; none is made before it is used.
         #[derive(Debug)]
         pub struct $name {
             registry: Registry,
-            label: Box<str>,
-            classes: Classes,
-            $($field: Lazy<$kind>,)*
+            subject: Box<str>,
+            $(statuses: $statuses,)?
+            $($field: OnceCell<cell!($kind)>,)*
         }
 
         impl $name {
-            /// Nothing is made before it is used.
-            pub fn new(registry: &Registry, label: &str) -> $name {
-                $name { registry: registry.clone(), label: label.into(), classes: Classes::new(), $($field: Lazy::new(),)* }
+            /// Those of one subject, for one thread.
+            pub fn new(registry: &Registry, subject: &str) -> $name {
+                $name {
+                    registry: registry.clone(),
+                    subject: subject.into(),
+                    $(statuses: $statuses::default(),)?
+                    $($field: OnceCell::new(),)*
+                }
             }
 
-            $($(#[$field_doc])*
-            #[inline]
-            pub fn $field(&self) -> Option<&$kind> {
-                self.$field.get(|| self.registry.$make(concat!($prefix, $suffix), &[($label, &self.label)]))
-            })*
-
-            /// Counts a response by its class.
-            #[inline]
-            pub fn response(&self, status: u16) {
-                self.classes.inc(status, |class| {
-                    let labels = [("envoy_response_code_class", class), ($label, &self.label)];
-                    self.registry.counter(concat!($prefix, "_rq_xx"), &labels)
-                });
-            }
+            $(
+                #[doc = concat!("Envoy's `", suffix!($field $($suffix)?), "`.")]
+                #[inline]
+                pub fn $field(&self) -> &cell!($kind) {
+                    let name = Name { scope: Scope::$scope, suffix: suffix!($field $($suffix)?) };
+                    self.$field.get_or_init(|| self.registry.$kind(name, &self.subject, Tag::None))
+                }
+            )*
         }
     };
 }
 
 bundle! {
     /// What happens at a cluster, on one worker.
-    ClusterMetrics, "envoy_cluster_name", "envoy_cluster_upstream": {
-        /// Requests.
-        requests: Counter = "_rq_total", counter;
-        /// Requests at work.
-        active_requests: Gauge = "_rq_active", gauge;
-        /// How long they took.
-        request_time: Histogram = "_rq_time", histogram;
-        /// Requests tried again.
-        retries: Counter = "_rq_retry", counter;
-        /// Requests that took too long.
-        timeouts: Counter = "_rq_timeout", counter;
-        /// Requests that a limit turned away.
-        overflows: Counter = "_rq_pending_overflow", counter;
-        /// Connections made.
-        connections: Counter = "_cx_total", counter;
-        /// Connections there are.
-        active_connections: Gauge = "_cx_active", gauge;
-        /// Connections that could not be made.
-        connect_failures: Counter = "_cx_connect_fail", counter;
-        /// Requests for which there was no healthy host.
-        no_host: Counter = "_cx_none_healthy", counter;
-        /// Bytes from upstream.
-        bytes_received: Counter = "_cx_rx_bytes_total", counter;
-        /// Bytes to upstream.
-        bytes_sent: Counter = "_cx_tx_bytes_total", counter;
+    ClusterMetrics, Cluster, Statuses {
+        counter bind_errors;
+        counter original_dst_host_invalid;
+        counter retry_or_shadow_abandoned;
+        gauge upstream_cx_active;
+        counter upstream_cx_close_notify;
+        counter upstream_cx_connect_attempts_exceeded;
+        counter upstream_cx_connect_fail;
+        counter upstream_cx_connect_timeout;
+        counter upstream_cx_destroy;
+        counter upstream_cx_destroy_local;
+        counter upstream_cx_destroy_local_with_active_rq;
+        counter upstream_cx_destroy_remote;
+        counter upstream_cx_destroy_remote_with_active_rq;
+        counter upstream_cx_destroy_with_active_rq;
+        counter upstream_cx_http1_total;
+        counter upstream_cx_http2_total;
+        counter upstream_cx_idle_timeout;
+        counter upstream_cx_max_duration_reached;
+        counter upstream_cx_max_requests;
+        counter upstream_cx_none_healthy;
+        counter upstream_cx_overflow;
+        counter upstream_cx_pool_overflow;
+        counter upstream_cx_protocol_error;
+        counter upstream_cx_rx_bytes_total;
+        counter upstream_cx_total;
+        counter upstream_cx_tx_bytes_total;
+        gauge upstream_rq_active;
+        counter upstream_rq_cancelled;
+        counter upstream_rq_completed;
+        counter upstream_rq_maintenance_mode;
+        counter upstream_rq_max_duration_reached;
+        gauge upstream_rq_pending_active;
+        counter upstream_rq_pending_failure_eject;
+        counter upstream_rq_pending_overflow;
+        counter upstream_rq_pending_total;
+        counter upstream_rq_per_try_idle_timeout;
+        counter upstream_rq_per_try_timeout;
+        counter upstream_rq_retry;
+        counter upstream_rq_retry_backoff_exponential;
+        counter upstream_rq_retry_backoff_ratelimited;
+        counter upstream_rq_retry_limit_exceeded;
+        counter upstream_rq_retry_overflow;
+        counter upstream_rq_retry_success;
+        counter upstream_rq_rx_reset;
+        counter upstream_rq_timeout;
+        counter upstream_rq_total;
+        counter upstream_rq_tx_reset;
+        histogram upstream_cx_connect_ms;
+        histogram upstream_cx_length_ms;
+        histogram upstream_rq_time;
+        counter lb_healthy_panic;
+        counter lb_local_cluster_not_ok;
+        counter lb_recalculate_zone_structures;
+        counter lb_subsets_fallback;
+        counter lb_subsets_selected;
+        counter lb_zone_cluster_too_small;
+        counter lb_zone_no_capacity_left;
+        counter lb_zone_routing_all_directly;
+        counter lb_zone_routing_cross_zone;
+        counter lb_zone_routing_sampled;
+        counter membership_change;
+        counter update_attempt;
+        counter update_failure;
+        counter update_no_rebuild;
+        counter update_success;
+        counter ejections_detected_consecutive_5xx = "outlier_detection.ejections_detected_consecutive_5xx";
+        counter ejections_detected_consecutive_gateway_failure = "outlier_detection.ejections_detected_consecutive_gateway_failure";
+        counter ejections_detected_consecutive_local_origin_failure = "outlier_detection.ejections_detected_consecutive_local_origin_failure";
+        counter ejections_detected_failure_percentage = "outlier_detection.ejections_detected_failure_percentage";
+        counter ejections_detected_local_origin_failure_percentage = "outlier_detection.ejections_detected_local_origin_failure_percentage";
+        counter ejections_detected_local_origin_success_rate = "outlier_detection.ejections_detected_local_origin_success_rate";
+        counter ejections_detected_success_rate = "outlier_detection.ejections_detected_success_rate";
+        counter ejections_enforced_consecutive_5xx = "outlier_detection.ejections_enforced_consecutive_5xx";
+        counter ejections_enforced_consecutive_gateway_failure = "outlier_detection.ejections_enforced_consecutive_gateway_failure";
+        counter ejections_enforced_consecutive_local_origin_failure = "outlier_detection.ejections_enforced_consecutive_local_origin_failure";
+        counter ejections_enforced_failure_percentage = "outlier_detection.ejections_enforced_failure_percentage";
+        counter ejections_enforced_local_origin_failure_percentage = "outlier_detection.ejections_enforced_local_origin_failure_percentage";
+        counter ejections_enforced_local_origin_success_rate = "outlier_detection.ejections_enforced_local_origin_success_rate";
+        counter ejections_enforced_success_rate = "outlier_detection.ejections_enforced_success_rate";
+        counter ejections_enforced_total = "outlier_detection.ejections_enforced_total";
+        counter ejections_overflow = "outlier_detection.ejections_overflow";
+        counter ssl_connection_error = "ssl.connection_error";
+        counter ssl_fail_verify_cert_hash = "ssl.fail_verify_cert_hash";
+        counter ssl_fail_verify_error = "ssl.fail_verify_error";
+        counter ssl_fail_verify_no_cert = "ssl.fail_verify_no_cert";
+        counter ssl_fail_verify_san = "ssl.fail_verify_san";
+        counter ssl_handshake = "ssl.handshake";
+        counter ssl_no_certificate = "ssl.no_certificate";
+        counter ssl_session_reused = "ssl.session_reused";
+    }
+}
+
+impl ClusterMetrics {
+    /// Counts a response: all, by class, by status.
+    #[inline]
+    pub fn response(&self, status: u16) {
+        const CODES: Name = Name { scope: Scope::Cluster, suffix: "upstream_rq" };
+        const CLASSES: Name = Name { scope: Scope::Cluster, suffix: "upstream_rq_xx" };
+        self.upstream_rq_completed().inc();
+        self.statuses.class(status, |tag| self.registry.counter(CLASSES, &self.subject, tag));
+        self.statuses.code(status, |tag| self.registry.counter(CODES, &self.subject, tag));
     }
 }
 
 bundle! {
-    /// What happens at an HTTP connection manager, on one worker.
-    HttpMetrics, "envoy_http_conn_manager_prefix", "envoy_http_downstream": {
-        /// Requests.
-        requests: Counter = "_rq_total", counter;
-        /// Requests at work.
-        active_requests: Gauge = "_rq_active", gauge;
-        /// How long they took.
-        request_time: Histogram = "_rq_time", histogram;
-        /// Requests that no route matched.
-        no_route: Counter = "_rq_no_route", counter;
-        /// Connections.
-        connections: Counter = "_cx_total", counter;
-        /// Connections there are.
-        active_connections: Gauge = "_cx_active", gauge;
-        /// Clients that broke the protocol.
-        protocol_errors: Counter = "_cx_protocol_error", counter;
+    /// What happens at the HTTP connection managers of a prefix, on one worker.
+    HttpMetrics, Http, Statuses {
+        gauge downstream_cx_active;
+        counter downstream_cx_delayed_close_timeout;
+        counter downstream_cx_destroy;
+        counter downstream_cx_destroy_active_rq;
+        counter downstream_cx_destroy_local;
+        counter downstream_cx_destroy_local_active_rq;
+        counter downstream_cx_destroy_remote;
+        counter downstream_cx_destroy_remote_active_rq;
+        counter downstream_cx_drain_close;
+        gauge downstream_cx_http1_active;
+        counter downstream_cx_http1_total;
+        gauge downstream_cx_http2_active;
+        counter downstream_cx_http2_total;
+        counter downstream_cx_idle_timeout;
+        histogram downstream_cx_length_ms;
+        counter downstream_cx_max_duration_reached;
+        counter downstream_cx_max_requests_reached;
+        counter downstream_cx_overload_disable_keepalive;
+        counter downstream_cx_protocol_error;
+        counter downstream_cx_rx_bytes_total;
+        gauge downstream_cx_ssl_active;
+        counter downstream_cx_ssl_total;
+        counter downstream_cx_total;
+        counter downstream_cx_tx_bytes_total;
+        gauge downstream_cx_upgrades_active;
+        counter downstream_cx_upgrades_total;
+        gauge downstream_rq_active;
+        counter downstream_rq_completed;
+        counter downstream_rq_failed_path_normalization;
+        counter downstream_rq_header_timeout;
+        counter downstream_rq_http1_total;
+        counter downstream_rq_http2_total;
+        counter downstream_rq_idle_timeout;
+        counter downstream_rq_max_duration_reached;
+        counter downstream_rq_non_relative_path;
+        counter downstream_rq_overload_close;
+        counter downstream_rq_redirected_with_normalized_path;
+        counter downstream_rq_response_before_rq_complete;
+        counter downstream_rq_rx_reset;
+        histogram downstream_rq_time;
+        counter downstream_rq_timeout;
+        counter downstream_rq_too_large;
+        counter downstream_rq_too_many_premature_resets;
+        counter downstream_rq_total;
+        counter downstream_rq_tx_reset;
+        counter downstream_rq_ws_on_non_ws_route;
+        counter no_cluster;
+        counter no_route;
+        counter rq_direct_response;
+        counter rq_redirect;
+        counter rq_total;
+        counter rs_too_large;
     }
 }
 
-/// A status and flags that requests ended with, and their counter.
-#[derive(Debug)]
-struct Ending {
-    status: u16,
-    flags: ResponseFlags,
-    counter: Option<Counter>,
+impl HttpMetrics {
+    /// Counts a response: all, and by class.
+    #[inline]
+    pub fn response(&self, status: u16) {
+        const CLASSES: Name = Name { scope: Scope::Http, suffix: "downstream_rq_xx" };
+        self.downstream_rq_completed().inc();
+        self.statuses.class(status, |tag| self.registry.counter(CLASSES, &self.subject, tag));
+    }
 }
 
-/// Istio's request metrics, for one pair of source and destination, on one worker.
-#[derive(Debug)]
-pub struct RequestMetrics {
-    registry: Registry,
-    labels: Vec<(&'static str, Box<str>)>,
-    endings: RefCell<Vec<Ending>>,
-    time: Lazy<Histogram>,
+bundle! {
+    /// What happens at a listener, by its address, on one worker.
+    ListenerMetrics, Listener {
+        gauge downstream_cx_active;
+        counter downstream_cx_destroy;
+        histogram downstream_cx_length_ms;
+        counter downstream_cx_overflow;
+        counter downstream_cx_overload_reject;
+        counter downstream_cx_total;
+        counter downstream_cx_transport_socket_connect_timeout;
+        counter downstream_global_cx_overflow;
+        gauge downstream_pre_cx_active;
+        counter downstream_pre_cx_timeout;
+        counter no_filter_chain_match;
+        counter ssl_connection_error = "ssl.connection_error";
+        counter ssl_fail_verify_cert_hash = "ssl.fail_verify_cert_hash";
+        counter ssl_fail_verify_error = "ssl.fail_verify_error";
+        counter ssl_fail_verify_no_cert = "ssl.fail_verify_no_cert";
+        counter ssl_fail_verify_san = "ssl.fail_verify_san";
+        counter ssl_handshake = "ssl.handshake";
+        counter ssl_no_certificate = "ssl.no_certificate";
+        counter ssl_session_reused = "ssl.session_reused";
+    }
 }
 
-impl RequestMetrics {
-    /// `labels` are Istio's: `reporter`, `source_workload`, `destination_service`…
-    pub fn new(registry: &Registry, labels: &[(&'static str, &str)]) -> RequestMetrics {
-        RequestMetrics {
-            registry: registry.clone(),
-            labels: labels.iter().map(|(name, value)| (*name, (*value).into())).collect(),
-            endings: RefCell::default(),
-            time: Lazy::new(),
-        }
+bundle! {
+    /// What happens at the TCP proxies of a prefix, on one worker.
+    TcpMetrics, Tcp {
+        counter downstream_cx_no_route;
+        counter downstream_cx_rx_bytes_total;
+        counter downstream_cx_total;
+        counter downstream_cx_tx_bytes_total;
+        counter idle_timeout;
+        counter max_downstream_connection_duration;
     }
+}
 
-    /// Counts a request that ended.
-    pub fn observe(&self, status: u16, flags: ResponseFlags, took: Duration) {
-        let mut endings = self.endings.borrow_mut();
-        let place = endings.iter().position(|e| e.status == status && e.flags == flags).unwrap_or_else(|| {
-            endings.push(Ending { status, flags, counter: self.counter(status, flags) });
-            endings.len() - 1
-        });
-        if let Some(Ending { counter: Some(counter), .. }) = endings.get(place) {
-            counter.inc();
-        }
-        let labels = || self.labels.iter().map(|(name, value)| (*name, value.as_ref())).collect::<Vec<_>>();
-        let make = || self.registry.histogram("istio_request_duration_milliseconds", &labels());
-        if let Some(histogram) = self.time.get(make) {
-            histogram.record(took);
-        }
+bundle! {
+    /// What happens to the configuration, on the main thread.
+    ManagerMetrics, Server {
+        counter worker_panics;
+        counter workers_restarted;
+        counter access_log_dropped_bytes;
     }
+}
 
-    fn counter(&self, status: u16, flags: ResponseFlags) -> Option<Counter> {
-        let status = status.to_string();
-        let mut text = Vec::new();
-        flags.write_short(&mut text);
-        let flags = String::from_utf8_lossy(&text);
-        let mut labels: Vec<_> = self.labels.iter().map(|(name, value)| (*name, value.as_ref())).collect();
-        labels.extend([("response_code", status.as_str()), ("response_flags", flags.as_ref())]);
-        self.registry.counter("istio_requests_total", &labels)
+bundle! {
+    /// What is done against too much load, on one worker.
+    OverloadMetrics, Overload {
+        counter connections_refused = "global_downstream_max_connections.refused";
+        counter accept_paused = "fd_reserve.accept_paused";
+        counter keepalive_disabled = "disable_http_keepalive.shed";
+        counter streams_reset = "reset_high_memory_stream.count";
+        counter requests_refused = "stop_accepting_requests.shed";
+        gauge buffered_bytes = "buffered_bytes";
     }
+}
+
+// The names that callers had before; they go when nobody uses them any more.
+macro_rules! former {
+    ($bundle:ident: $($old:ident = $new:ident -> $kind:ident;)*) => {
+        impl $bundle {
+            $(#[doc = concat!("[`", stringify!($bundle), "::", stringify!($new), "`].")]
+            #[inline]
+            pub fn $old(&self) -> Option<&$kind> {
+                Some(self.$new())
+            })*
+        }
+    };
+}
+
+former! { ClusterMetrics:
+    requests = upstream_rq_total -> Counter;
+    active_requests = upstream_rq_active -> Gauge;
+    request_time = upstream_rq_time -> Histogram;
+    retries = upstream_rq_retry -> Counter;
+    timeouts = upstream_rq_timeout -> Counter;
+    overflows = upstream_rq_pending_overflow -> Counter;
+    connections = upstream_cx_total -> Counter;
+    active_connections = upstream_cx_active -> Gauge;
+    connect_failures = upstream_cx_connect_fail -> Counter;
+    no_host = upstream_cx_none_healthy -> Counter;
+    bytes_received = upstream_cx_rx_bytes_total -> Counter;
+    bytes_sent = upstream_cx_tx_bytes_total -> Counter;
+}
+
+former! { HttpMetrics:
+    requests = downstream_rq_total -> Counter;
+    active_requests = downstream_rq_active -> Gauge;
+    request_time = downstream_rq_time -> Histogram;
+    connections = downstream_cx_total -> Counter;
+    active_connections = downstream_cx_active -> Gauge;
+    protocol_errors = downstream_cx_protocol_error -> Counter;
 }
