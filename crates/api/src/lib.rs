@@ -1,7 +1,7 @@
 //! The resources people write: types, defaults, positions, validation.
 //!
 //! [`parse::load`] turns a file's text into [`Object`]s and [`Diagnostic`]s; nothing in a file is ignored silently.
-//! The types in [`networking`] and [`mesh`] mirror Istio's API one to one, those in [`core`] Kubernetes'.
+//! The types in [`networking`], [`security`] and [`mesh`] mirror Istio's API one to one, those in [`core`] Kubernetes'.
 
 pub mod bytes;
 pub mod core;
@@ -12,6 +12,7 @@ mod message;
 pub mod meta;
 pub mod networking;
 pub mod parse;
+pub mod security;
 pub mod selector;
 pub mod timestamp;
 pub mod validate;

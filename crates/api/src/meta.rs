@@ -11,6 +11,7 @@ use crate::core::{ConfigMap, Namespace, Secret, Service};
 use crate::networking::{
     DestinationRule, Gateway, ServiceEntry, Sidecar, VirtualService, WorkloadEntry, WorkloadGroup,
 };
+use crate::security::{AuthorizationPolicy, PeerAuthentication, RequestAuthentication};
 
 /// One resource. Shared as `Arc<Object>`: resources do not change, they are replaced.
 #[derive(Clone, Debug, PartialEq)]
@@ -190,6 +191,9 @@ kinds! {
     WorkloadEntry "networking.istio.io/v1",
     WorkloadGroup "networking.istio.io/v1",
     Sidecar "networking.istio.io/v1",
+    PeerAuthentication "security.istio.io/v1",
+    RequestAuthentication "security.istio.io/v1",
+    AuthorizationPolicy "security.istio.io/v1",
     Service "v1",
     Namespace "v1",
     Secret "v1",
@@ -200,6 +204,20 @@ impl Kind {
     /// Whether it is one of Istio's, whose fields follow protobuf's JSON rules.
     pub fn is_istio(self) -> bool {
         self.api_version() != "v1"
+    }
+
+    /// The API group; empty for Kubernetes' own kinds.
+    pub fn group(self) -> &'static str {
+        self.api_version().rsplit_once('/').map_or("", |(group, _)| group)
+    }
+
+    /// The versions there are, newest first; they do not differ.
+    pub fn versions(self) -> &'static [&'static str] {
+        match self.group() {
+            "networking.istio.io" => &["v1", "v1beta1", "v1alpha3"],
+            "security.istio.io" => &["v1", "v1beta1"],
+            _ => &["v1"],
+        }
     }
 
     /// Whether resources of this kind live in a namespace.

@@ -1,4 +1,4 @@
-//! The workload selector that policies share (`istio.type.v1beta1`).
+//! How policies say whom they are for (`istio.type.v1beta1`).
 
 use std::collections::BTreeMap;
 
@@ -8,5 +8,15 @@ message! {
     /// Workloads that carry all of these labels.
     pub struct WorkloadSelector {
         pub match_labels: BTreeMap<String, String>,
+    }
+}
+
+message! {
+    /// A resource that a policy is for: a Gateway of the Gateway API, or what stands behind a waypoint.
+    pub struct PolicyTargetReference {
+        pub group: String,
+        pub kind: String,
+        pub name: String,
+        pub namespace: String,
     }
 }

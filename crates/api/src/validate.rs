@@ -2,14 +2,19 @@
 //!
 //! One file a kind; what several fields have in common is said once, in [`rules`] and its siblings.
 
+mod authorization_policy;
 mod destination_rule;
 mod findings;
 mod gateway;
 mod header;
+mod jwks;
 mod kubernetes;
 mod mesh;
+mod peer_authentication;
+mod policy_target;
 mod protocol;
 mod re2;
+mod request_authentication;
 mod rules;
 mod service_entry;
 mod sidecar;
@@ -20,6 +25,7 @@ mod workload;
 
 use crate::mesh::MeshConfig;
 use crate::meta::{Object, ObjectMeta, Spec};
+use crate::security::AuthorizationPolicy;
 use findings::{At, Problem};
 pub use findings::{Finding, Findings};
 
@@ -37,6 +43,9 @@ pub fn validate(object: &Object) -> Findings {
         Spec::WorkloadEntry(spec) => workload::validate_entry(spec, at),
         Spec::WorkloadGroup(spec) => workload::validate_group(spec, at),
         Spec::Sidecar(spec) => sidecar::validate(meta, spec, at),
+        Spec::PeerAuthentication(spec) => peer_authentication::validate(spec, at),
+        Spec::RequestAuthentication(spec) => request_authentication::validate(spec, at),
+        Spec::AuthorizationPolicy(spec) => authorization_policy::validate(spec, at),
         Spec::Service(spec) => kubernetes::validate_service(spec, at),
         Spec::Namespace(_) | Spec::Secret(_) | Spec::ConfigMap(_) => {}
     }
@@ -62,10 +71,14 @@ fn metadata(object: &Object, at: &mut At<'_>) {
         return;
     }
     for annotation in meta.annotations.keys() {
-        let problem = match annotation.as_str() {
-            "istio.io/dry-run" => "only an AuthorizationPolicy can be tried without effect",
-            "internal.istio.io/webhook-always-reject" => "this annotation asks for the resource to be refused",
-            "internal.istio.io/parents" | "internal.istio.io/parent-namespace" => {
+        let problem = match (annotation.as_str(), &object.spec) {
+            (AuthorizationPolicy::DRY_RUN, Spec::AuthorizationPolicy(policy)) => {
+                at.field("annotations").key(annotation).check(authorization_policy::dry_run(meta, policy));
+                continue;
+            }
+            (AuthorizationPolicy::DRY_RUN, _) => "only an AuthorizationPolicy can be tried without effect",
+            ("internal.istio.io/webhook-always-reject", _) => "this annotation asks for the resource to be refused",
+            ("internal.istio.io/parents" | "internal.istio.io/parent-namespace", _) => {
                 "this annotation is the mesh's own, and gives rights that nobody can give himself"
             }
             _ => continue,

@@ -13,8 +13,8 @@ use super::{Parsed, foreign};
 use crate::meta::{Kind, Object, ObjectMeta, Source, Spec, UnknownKind};
 use crate::timestamp;
 
-const ISTIO: &str = "networking.istio.io";
-const ISTIO_VERSIONS: &[&str] = &["v1", "v1beta1", "v1alpha3"];
+/// The groups whose kinds are ours.
+const ISTIO: [&str; 2] = ["networking.istio.io", "security.istio.io"];
 const DEFAULT_NAMESPACE: &str = "default";
 
 /// The resources of a document, or what is wrong with it.
@@ -50,7 +50,7 @@ fn list_items(root: &Node) -> Option<Result<&[Node], Span>> {
 }
 
 fn is_nearly_istio(group: &str) -> bool {
-    group.len() < 2 * ISTIO.len() && strsim::damerau_levenshtein(group, ISTIO) <= 3
+    ISTIO.iter().any(|ours| group.len() < 2 * ours.len() && strsim::damerau_levenshtein(group, ours) <= 3)
 }
 
 fn text(node: &Node) -> Option<&str> {
@@ -108,7 +108,8 @@ impl Reader<'_> {
         let start = root.span_or_first_key();
         let Some(entry) = root.get("kind").filter(|entry| !entry.value.is_null()) else {
             let hint = match root.get("apiVersion").and_then(|entry| text(&entry.value)) {
-                Some(version) if version.starts_with(ISTIO) => "add a line such as `kind: VirtualService`",
+                Some(version) if version.starts_with(ISTIO[1]) => "add a line such as `kind: AuthorizationPolicy`",
+                Some(version) if version.starts_with(ISTIO[0]) => "add a line such as `kind: VirtualService`",
                 _ => "add lines such as `apiVersion: networking.istio.io/v1` and `kind: VirtualService`",
             };
             self.error(start, "`kind` is missing, so nobody knows what this is", Some(hint.to_owned()));
@@ -141,11 +142,9 @@ impl Reader<'_> {
             return None;
         };
         let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
-        let kind =
-            name.parse::<Kind>().ok().filter(|kind| if kind.is_istio() { group == ISTIO } else { group.is_empty() });
+        let kind = name.parse::<Kind>().ok().filter(|kind| kind.group() == group);
         if let Some(kind) = kind {
-            let versions = if kind.is_istio() { ISTIO_VERSIONS } else { &["v1"] };
-            if !versions.contains(&version) {
+            if !kind.versions().contains(&version) {
                 let message = format!("{kind} has no version `{version}`");
                 let hint = format!("write `apiVersion: {}`", kind.api_version());
                 self.error(version_entry.span(), message, Some(hint));
@@ -154,7 +153,8 @@ impl Reader<'_> {
             return Some(kind);
         }
         // `networking.istoi.io` is nobody's but ours.
-        let misspelt = group != ISTIO && name.parse::<Kind>().is_ok_and(Kind::is_istio) && is_nearly_istio(group);
+        let misspelt =
+            !ISTIO.contains(&group) && name.parse::<Kind>().is_ok_and(Kind::is_istio) && is_nearly_istio(group);
         if let Some((severity, message)) = foreign::verdict(group, name).filter(|_| !misspelt) {
             self.say(severity, entry.span(), message, None);
             return None;
@@ -275,6 +275,9 @@ impl Reader<'_> {
             Kind::WorkloadEntry => self.decode(node, at, Rules::Protobuf).map(Spec::WorkloadEntry),
             Kind::WorkloadGroup => self.decode(node, at, Rules::Protobuf).map(Spec::WorkloadGroup),
             Kind::Sidecar => self.decode(node, at, Rules::Protobuf).map(Spec::Sidecar),
+            Kind::PeerAuthentication => self.decode(node, at, Rules::Protobuf).map(Spec::PeerAuthentication),
+            Kind::RequestAuthentication => self.decode(node, at, Rules::Protobuf).map(Spec::RequestAuthentication),
+            Kind::AuthorizationPolicy => self.decode(node, at, Rules::Protobuf).map(Spec::AuthorizationPolicy),
             Kind::Service => self.decode(node, at, Rules::Kubernetes).map(Spec::Service),
             Kind::Namespace => self.decode(node, at, Rules::Kubernetes).map(Spec::Namespace),
             Kind::Secret | Kind::ConfigMap => None,

@@ -1,19 +1,31 @@
 //! Kinds that stand in people's files but are not ours to serve, and how loudly that has to be said.
 
 use super::diagnostic::Severity;
+use crate::meta::Kind;
+
+/// Kinds of ours that no data plane is told of yet.
+pub(super) const UNENFORCED: &[Kind] =
+    &[Kind::PeerAuthentication, Kind::RequestAuthentication, Kind::AuthorizationPolicy];
+
+pub(super) fn not_enforced(kind: &str) -> String {
+    format!("{kind} is not enforced by this version: what it forbids would happen")
+}
 
 /// What there is to say about a kind of another API, if it is known.
 pub(super) fn verdict(group: &str, kind: &str) -> Option<(Severity, String)> {
-    let enforced =
-        || (Severity::Error, format!("{kind} is not enforced by this version: what it forbids would happen"));
+    let enforced = || (Severity::Error, not_enforced(kind));
     let ignored = || (Severity::Warning, format!("{kind} is not handled yet: ignored"));
     let skipped = || (Severity::Note, format!("{kind} is for Kubernetes: skipped"));
     Some(match (group, kind) {
-        ("security.istio.io", _) => enforced(),
         ("networking.istio.io", "EnvoyFilter") | ("extensions.istio.io", "WasmPlugin") => enforced(),
         ("networking.k8s.io", "NetworkPolicy") => enforced(),
         ("networking.istio.io", "ProxyConfig") => ignored(),
-        (_, _) if group == "istio.io" || group.ends_with(".istio.io") && group != "networking.istio.io" => ignored(),
+        (_, _)
+            if group == "istio.io"
+                || group.ends_with(".istio.io") && group != "networking.istio.io" && group != "security.istio.io" =>
+        {
+            ignored()
+        }
         ("gateway.networking.k8s.io" | "networking.k8s.io" | "discovery.k8s.io", _) => ignored(),
         ("", "Endpoints" | "Node") => ignored(),
         ("", kind) if CORE.contains(&kind) => skipped(),
@@ -28,7 +40,6 @@ pub(super) fn verdict(group: &str, kind: &str) -> Option<(Severity, String)> {
 /// The `apiVersion` of a kind that was written without.
 pub(super) fn api_version_of(kind: &str) -> Option<&'static str> {
     match kind {
-        "AuthorizationPolicy" | "PeerAuthentication" | "RequestAuthentication" => Some("security.istio.io/v1"),
         "EnvoyFilter" => Some("networking.istio.io/v1alpha3"),
         "ProxyConfig" => Some("networking.istio.io/v1beta1"),
         "Telemetry" => Some("telemetry.istio.io/v1"),

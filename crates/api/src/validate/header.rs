@@ -164,3 +164,11 @@ fn commands(value: &[u8]) -> Result<(), &'static str> {
         _ => Err("a command is not closed"),
     }
 }
+
+/// The name of a header that a policy writes: letters, digits, `-` and `_`.
+pub(super) fn strict_name(name: &str) -> Verdict {
+    if !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')) {
+        return Ok(());
+    }
+    Err(bad_name(name, "letters, digits, `-` and `_`"))
+}

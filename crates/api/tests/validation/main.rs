@@ -4,6 +4,7 @@ mod destination_rule;
 mod gateway;
 mod kubernetes;
 mod mesh;
+mod security;
 mod service_entry;
 mod sidecar;
 mod virtual_service;
@@ -20,7 +21,7 @@ fn check(kind: &str, cases: &[Case<'_>]) {
 }
 
 fn check_with(kind: &str, metadata: &str, cases: &[Case<'_>]) {
-    let version = if matches!(kind, "Service" | "Namespace") { "v1" } else { "networking.istio.io/v1" };
+    let version = kind.parse::<maille_api::Kind>().expect("a kind of ours").api_version();
     for (spec, expected) in cases {
         let text = format!("apiVersion: {version}\nkind: {kind}\n{metadata}\nspec: {spec}\n");
         let found = documents(&text, "case");
