@@ -149,7 +149,7 @@ fn answer(
         RouteSource::Inline(table) => table,
         RouteSource::Rds(name) => tables.routes.get(name)?,
     };
-    let request = Request { head: &head, random: 0, tls: ClientTls::default() };
+    let request = Request { head: &head, random: 0, tls: ClientTls::default(), metadata: None };
     let route = table.virtual_host(head.authority()).and_then(|host| host.route(&request));
     let Some(route) = route else { return Some(vec![status(404)]) };
     if route.fault.is_some() || route.cors.is_some() {

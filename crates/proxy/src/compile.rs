@@ -12,10 +12,13 @@ mod cluster;
 mod endpoint;
 mod filters;
 mod http;
+mod jwt;
 mod listener;
 mod matcher;
+mod rbac;
 mod route;
 mod route_action;
+mod template;
 mod tls;
 pub mod unsupported;
 

@@ -6,19 +6,23 @@
 mod cluster;
 mod endpoint;
 mod http;
+mod jwt;
 mod listener;
 mod log;
 mod matcher;
 mod metadata;
+mod rbac;
 mod route;
 mod tls;
 
 pub use cluster::*;
 pub use endpoint::*;
 pub use http::*;
+pub use jwt::*;
 pub use listener::*;
 pub use log::*;
 pub use matcher::*;
 pub use metadata::*;
+pub use rbac::*;
 pub use route::*;
 pub use tls::*;

@@ -4,6 +4,7 @@ mod balance;
 pub mod compile;
 pub mod config;
 pub mod headers;
+pub mod policy;
 pub mod route;
 pub mod run;
 pub mod simulate;

@@ -243,7 +243,8 @@ impl Tables {
             return Err(Failure::TlsRedirect);
         }
         let presented = call.tls == CallTls::Mutual;
-        let request = Request { head: &head, random: call.random, tls: ClientTls { presented, validated: presented } };
+        let tls = ClientTls { presented, validated: presented };
+        let request = Request { head: &head, random: call.random, tls, metadata: None };
         let route = host.route(&request).ok_or(Failure::NoRoute)?;
         outcome.route = Some(route.name.clone());
         if let Action::Forward(forward) = &route.action {

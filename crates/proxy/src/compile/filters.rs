@@ -9,11 +9,13 @@ use maille_xds::types::grpc_stats;
 use maille_xds::types::hcm::{self, http_filter};
 use maille_xds::types::pb::envoy::extensions::filters::common::fault::v3::{FaultDelay, fault_delay};
 use maille_xds::types::pb::envoy::extensions::filters::http::dynamic_forward_proxy::v3 as dynamic_forward_proxy;
+use maille_xds::types::pb::envoy::extensions::filters::http::jwt_authn::v3 as jwt_authn;
+use maille_xds::types::pb::envoy::extensions::filters::http::rbac::v3 as rbac_filter;
 use maille_xds::types::router::Router;
 use maille_xds::types::{Any, BoolValue};
 
 use crate::compile::at::{At, Compiled, is_true, number, unset};
-use crate::compile::matcher;
+use crate::compile::{jwt, matcher, rbac};
 use crate::config::{CorsPolicy, Fault, FaultAbort, Fraction, HttpFilter, HttpFilterKind, RouterOptions};
 
 /// The filter configuration of a route, a virtual host or a table.
@@ -92,6 +94,10 @@ fn http_filter(at: &At<'_>, proto: &hcm::HttpFilter, is_last: bool) -> Compiled<
         HttpFilterKind::GrpcStats
     } else if typed.unpack::<dynamic_forward_proxy::FilterConfig>(any)?.is_some() {
         HttpFilterKind::DynamicForwardProxy
+    } else if let Some(proto) = typed.unpack::<rbac_filter::Rbac>(any)? {
+        HttpFilterKind::Rbac(Arc::new(rbac::http(&typed, &proto)?))
+    } else if let Some(proto) = typed.unpack::<jwt_authn::JwtAuthentication>(any)? {
+        HttpFilterKind::Jwt(Arc::new(jwt::filter(&typed, &proto)?))
     } else if *is_optional {
         return Ok(None);
     } else {

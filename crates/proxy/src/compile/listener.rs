@@ -11,6 +11,7 @@ use maille_xds::types::listener::listener::connection_balance_config::BalanceTyp
 use maille_xds::types::listener::listener_filter_chain_match_predicate::Rule;
 use maille_xds::types::listener::{self as proto, filter, listener_filter};
 use maille_xds::types::original_dst::OriginalDst;
+use maille_xds::types::pb::envoy::extensions::filters::network::rbac::v3::Rbac as RbacProto;
 use maille_xds::types::pb::envoy::r#type::v3::{HashPolicy, Int32Range, hash_policy};
 use maille_xds::types::proxy_protocol::ProxyProtocol;
 use maille_xds::types::sni_cluster::SniCluster;
@@ -22,10 +23,10 @@ use maille_xds::types::{Any, BoolValue};
 use crate::compile::Refused;
 use crate::compile::at::{At, Compiled, is_true, number, unset};
 use crate::compile::endpoint::local_address;
-use crate::compile::{access_log, http, matcher, tls};
+use crate::compile::{access_log, http, matcher, rbac, tls};
 use crate::config::{
     Destination, Direction, FilterChain, Listener, ListenerFilter, ListenerFilterKind, Network, PortPredicate,
-    Priority, TcpDestination, TcpProxy, WeightedClusters,
+    Priority, Rbac, TcpDestination, TcpProxy, WeightedClusters,
 };
 use crate::headers::HeaderMutations;
 use crate::route::{ChainMatch, FilterChains, SourceKind};
@@ -204,10 +205,12 @@ fn filter_chain(at: &At<'_>, proto: &proto::FilterChain) -> Compiled<(ChainMatch
         Some(proto) => chain_match(&at.field("filter_chain_match"), proto)?,
         None => ChainMatch::default(),
     };
+    let (rbac, network) = network(at, filters)?;
     let chain = FilterChain {
         name: name.as_str().into(),
         transport: tls::downstream(at, transport_socket)?,
-        network: network(at, filters)?,
+        rbac,
+        network,
         transport_timeout: at.timeout("transport_socket_connect_timeout", transport_socket_connect_timeout, None)?,
     };
     Ok((wanted, Arc::new(chain)))
@@ -254,9 +257,10 @@ fn chain_match(at: &At<'_>, proto: &proto::FilterChainMatch) -> Compiled<ChainMa
     })
 }
 
-/// The network filters: one that ends the chain, after `sni_cluster` at most.
-fn network(at: &At<'_>, protos: &[proto::Filter]) -> Compiled<Network> {
+/// The network filters: one that ends the chain, after `sni_cluster` and RBAC rules at most.
+fn network(at: &At<'_>, protos: &[proto::Filter]) -> Compiled<(Vec<Arc<Rbac>>, Network)> {
     let mut sni_cluster = false;
+    let mut rules = Vec::new();
     for (i, proto) in protos.iter().enumerate() {
         let at = at.item("filters", i);
         let proto::Filter { name: _, config_type } = proto;
@@ -268,13 +272,17 @@ fn network(at: &At<'_>, protos: &[proto::Filter]) -> Compiled<Network> {
             sni_cluster = true;
             continue;
         }
+        if let Some(proto) = at.unpack::<RbacProto>(any)? {
+            rules.push(Arc::new(rbac::network(&at, &proto)?));
+            continue;
+        }
         let network = terminal(&at, any, sni_cluster)?;
         return match i + 1 == protos.len() {
-            true => Ok(network),
+            true => Ok((rules, network)),
             false => at.refuse("must be the last filter: nothing gets past it"),
         };
     }
-    Ok(Network::Close)
+    Ok((rules, Network::Close))
 }
 
 fn terminal(at: &At<'_>, any: &Any, sni_cluster: bool) -> Compiled<Network> {

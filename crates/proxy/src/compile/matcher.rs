@@ -73,7 +73,7 @@ pub(crate) fn headers(at: &At<'_>, name: &str, protos: &[route::HeaderMatcher]) 
     protos.iter().enumerate().map(|(i, proto)| header(&at.item(name, i), proto)).collect()
 }
 
-fn header(at: &At<'_>, proto: &route::HeaderMatcher) -> Compiled<HeaderMatcher> {
+pub(crate) fn header(at: &At<'_>, proto: &route::HeaderMatcher) -> Compiled<HeaderMatcher> {
     let route::HeaderMatcher { name, invert_match, treat_missing_header_as_empty, header_match_specifier } = proto;
     let pattern = |pattern| matcher::StringMatcher { ignore_case: false, match_pattern: Some(pattern) };
     let text = |pattern| string(at, &pattern).map(ValueMatcher::String);

@@ -17,7 +17,7 @@ use prost::Message;
 use crate::compile::Refused;
 use crate::compile::at::{At, Compiled, unset};
 use crate::compile::filters::{PerFilter, per_filter};
-use crate::compile::{matcher, route_action};
+use crate::compile::{matcher, rbac, route_action};
 use crate::config::{
     Action, Case, Conditions, CookieMatcher, Forward, PathMatcher, QueryMatcher, QueryValue, RequireTls, Route,
     RouteMatcher, RouteTable, TlsMatcher, VirtualHost,
@@ -249,7 +249,7 @@ fn buffer_limit(
     new.as_ref().map(|v| v.value).or(old.as_ref().map(|v| u64::from(v.value)))
 }
 
-fn route_match(at: &At<'_>, proto: &proto::RouteMatch) -> Compiled<RouteMatcher> {
+pub(crate) fn route_match(at: &At<'_>, proto: &proto::RouteMatch) -> Compiled<RouteMatcher> {
     let proto::RouteMatch {
         case_sensitive,
         runtime_fraction,
@@ -262,7 +262,7 @@ fn route_match(at: &At<'_>, proto: &proto::RouteMatch) -> Compiled<RouteMatcher>
         filter_state,
         path_specifier,
     } = proto;
-    unset!(at; dynamic_metadata, filter_state);
+    unset!(at; filter_state);
     let case = match case_sensitive {
         Some(BoolValue { value: false }) => Case::Ignore,
         _ => Case::Sensitive,
@@ -270,6 +270,8 @@ fn route_match(at: &At<'_>, proto: &proto::RouteMatch) -> Compiled<RouteMatcher>
     let fraction = runtime_fraction.as_ref().map(|f| matcher::runtime_fraction(&at.field("runtime_fraction"), f));
     let query = query_parameters.iter().enumerate().map(|(i, q)| query(&at.item("query_parameters", i), q));
     let cookies = cookies.iter().enumerate().map(|(i, c)| cookie(&at.item("cookies", i), c));
+    let metadata = dynamic_metadata.iter().enumerate();
+    let metadata = metadata.map(|(i, proto)| rbac::metadata(&at.item("dynamic_metadata", i), proto));
     let path = path(at, at.required("path_specifier", path_specifier)?, case)?;
     let conditions = Conditions {
         headers: matcher::headers(at, "headers", headers)?,
@@ -284,6 +286,7 @@ fn route_match(at: &At<'_>, proto: &proto::RouteMatch) -> Compiled<RouteMatcher>
                 validated: validated.map(|v| v.value),
             },
         ),
+        metadata: metadata.collect::<Compiled<_>>()?,
     };
     Ok(RouteMatcher::new(path, conditions))
 }

@@ -87,6 +87,7 @@ impl Found {
 
 fn filter_chain(out: &mut Found, at: &At<'_>, chain: &FilterChain) {
     out.when(matches!(chain.transport, DownstreamTransport::Tls(_)), at, "transport_socket", "TLS from clients");
+    out.when(!chain.rbac.is_empty(), at, "filters", "RBAC rules");
     match &chain.network {
         Network::Http(manager) => http_manager(out, at, manager),
         Network::Tcp(proxy) => {
@@ -116,6 +117,8 @@ fn http_manager(out: &mut Found, at: &At<'_>, manager: &HttpManager) {
     for filter in &manager.filters {
         match &filter.kind {
             HttpFilterKind::Fault(fault) => faults(out, &at.field("http_filters"), fault.as_deref()),
+            HttpFilterKind::Rbac(_) => out.when(true, at, "http_filters", "RBAC rules"),
+            HttpFilterKind::Jwt(_) => out.when(true, at, "http_filters", "JSON web tokens"),
             HttpFilterKind::DynamicForwardProxy => out.when(true, at, "http_filters", "a dynamic forward proxy"),
             HttpFilterKind::Router(_) | HttpFilterKind::Cors | HttpFilterKind::GrpcStats => {}
         }

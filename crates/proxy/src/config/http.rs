@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use maille_http::path::PathRules;
 
-use crate::config::{AccessLog, Fault, RouteTable};
+use crate::config::{AccessLog, Fault, JwtFilter, Rbac, RouteTable};
 
 /// How HTTP is served on a filter chain.
 #[derive(Clone, Debug)]
@@ -327,6 +327,10 @@ pub enum HttpFilterKind {
     Cors,
     /// Applies the route's fault, else this one.
     Fault(Option<Arc<Fault>>),
+    /// Lets through whom its rules allow.
+    Rbac(Arc<Rbac>),
+    /// Requires tokens.
+    Jwt(Arc<JwtFilter>),
     /// Counts gRPC messages: metrics only.
     GrpcStats,
     /// Resolves the request's host for a cluster of [`crate::config::Discovery::DynamicForwardProxy`].

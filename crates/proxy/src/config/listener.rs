@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{AccessLog, DownstreamTls, HttpManager, Priority, WeightedClusters};
+use crate::config::{AccessLog, DownstreamTls, HttpManager, Priority, Rbac, WeightedClusters};
 use crate::route::FilterChains;
 
 /// One listener.
@@ -120,6 +120,8 @@ pub struct FilterChain {
     pub name: Arc<str>,
     /// What lies between TCP and the protocol.
     pub transport: DownstreamTransport,
+    /// Who may connect, asked one after the other.
+    pub rbac: Vec<Arc<Rbac>>,
     /// What the connection carries.
     pub network: Network,
     /// How long the TLS handshake may take; `None` is for ever.

@@ -155,3 +155,66 @@ impl Fraction {
         random % u64::from(self.denominator.max(1)) < u64::from(self.numerator)
     }
 }
+
+/// A condition on metadata.
+#[derive(Clone, Debug)]
+pub struct MetadataMatcher {
+    /// Whose metadata.
+    pub filter: Box<str>,
+    /// Where in it.
+    pub path: Vec<Box<str>>,
+    /// What must be there.
+    pub value: MetadataValue,
+    /// Whether the condition must not hold instead.
+    pub invert: bool,
+}
+
+/// A condition on a value in metadata.
+#[derive(Clone, Debug)]
+pub enum MetadataValue {
+    /// Null.
+    Null,
+    /// This number.
+    Number(f64),
+    /// A number in `start..end`.
+    Range(std::ops::Range<f64>),
+    /// A string.
+    String(StringMatcher),
+    /// A boolean.
+    Bool(bool),
+    /// There is one, or there is none.
+    Present(bool),
+    /// A list, one of whose items is this.
+    OneOf(Box<MetadataValue>),
+    /// One of these.
+    Or(Vec<MetadataValue>),
+}
+
+impl MetadataMatcher {
+    /// Whether it holds (Envoy: metadata_matcher in common/matchers.cc).
+    pub fn matches(&self, metadata: Option<&crate::config::Metadata>) -> bool {
+        let root = metadata.and_then(|metadata| metadata.0.get(&self.filter));
+        let value = self.path.iter().try_fold(root, |value, key| value?.get(&**key).map(Some)).flatten();
+        self.value.matches(value) != self.invert
+    }
+}
+
+impl MetadataValue {
+    fn matches(&self, value: Option<&serde_json::Value>) -> bool {
+        match (self, value) {
+            (MetadataValue::Present(wanted), value) => value.is_some() == *wanted,
+            (MetadataValue::Or(any), value) => any.iter().any(|matcher| matcher.matches(value)),
+            (_, None) => false,
+            (MetadataValue::Null, Some(value)) => value.is_null(),
+            (MetadataValue::Number(wanted), Some(value)) => value.as_f64() == Some(*wanted),
+            (MetadataValue::Range(range), Some(value)) => value.as_f64().is_some_and(|n| range.contains(&n)),
+            (MetadataValue::String(matcher), Some(value)) => {
+                value.as_str().is_some_and(|text| matcher.matches(text.as_bytes()))
+            }
+            (MetadataValue::Bool(wanted), Some(value)) => value.as_bool() == Some(*wanted),
+            (MetadataValue::OneOf(matcher), Some(value)) => {
+                value.as_array().is_some_and(|items| items.iter().any(|item| matcher.matches(Some(item))))
+            }
+        }
+    }
+}

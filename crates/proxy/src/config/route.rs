@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use maille_http::Name;
 
-use crate::config::{Fraction, FullRegex, HeaderMatcher, Metadata, QueryMatcher, StringMatcher, Upgrade};
+use crate::config::{
+    Fraction, FullRegex, HeaderMatcher, Metadata, MetadataMatcher, QueryMatcher, StringMatcher, Upgrade,
+};
 use crate::headers::HeaderMutations;
 use crate::route::{HostIndex, RouteIndex};
 
@@ -110,18 +112,21 @@ pub struct Conditions {
     pub fraction: Option<Fraction>,
     /// What the client's certificate must be.
     pub tls: TlsMatcher,
+    /// What filters wrote about the request: claims of its token.
+    pub metadata: Vec<MetadataMatcher>,
 }
 
 impl RouteMatcher {
     /// From the condition on the path and the others, of which there may be none.
     pub fn new(path: PathMatcher, conditions: Conditions) -> RouteMatcher {
-        let Conditions { headers, query, cookies, grpc, fraction, tls } = &conditions;
+        let Conditions { headers, query, cookies, grpc, fraction, tls, metadata } = &conditions;
         let none = headers.is_empty()
             && query.is_empty()
             && cookies.is_empty()
             && !grpc
             && fraction.is_none()
-            && *tls == TlsMatcher::default();
+            && *tls == TlsMatcher::default()
+            && metadata.is_empty();
         RouteMatcher { conditions: (!none).then(|| Box::new(conditions)), path }
     }
 }

@@ -4,7 +4,9 @@ use std::borrow::Cow;
 
 use maille_http::{HeaderId, RequestHead};
 
-use crate::config::{Case, Conditions, CookieMatcher, PathMatcher, QueryMatcher, QueryValue, RouteMatcher, TlsMatcher};
+use crate::config::{
+    Case, Conditions, CookieMatcher, Metadata, PathMatcher, QueryMatcher, QueryValue, RouteMatcher, TlsMatcher,
+};
 
 /// A request, as routes see it.
 #[derive(Clone, Copy)]
@@ -15,6 +17,8 @@ pub struct Request<'a> {
     pub random: u64,
     /// The client's TLS.
     pub tls: ClientTls,
+    /// What filters wrote about it.
+    pub metadata: Option<&'a Metadata>,
 }
 
 /// What a client's TLS says about it.
@@ -50,6 +54,7 @@ impl Conditions {
             && self.cookies.iter().all(|matcher| matcher.matches(request.head))
             && (!self.grpc || is_grpc(request.head))
             && self.tls.matches(request.tls)
+            && self.metadata.iter().all(|matcher| matcher.matches(request.metadata))
     }
 }
 

@@ -102,7 +102,7 @@ fn the_index_finds_what_trying_all_routes_finds() {
         let index = RouteIndex::new(&routes);
         for _ in 0..100 {
             let head = dice.request();
-            let request = Request { head: &head, random: 0, tls: ClientTls::default() };
+            let request = Request { head: &head, random: 0, tls: ClientTls::default(), metadata: None };
             let expected = routes.iter().find(|route| route.matcher.matches(head.path(), &request));
             let got = index.find(&routes, &request);
             let name = |route: Option<&Route>| route.map(|route| route.name.clone());

@@ -89,6 +89,8 @@ async fn serve<'s>(
                 },
                 None => None,
             },
+            // Refused when the configuration came; should one get here all the same, nobody passes unasked.
+            HttpFilterKind::Rbac(_) | HttpFilterKind::Jwt(_) => Some(Reply::new(403, "rbac_access_denied")),
             HttpFilterKind::Router(_) | HttpFilterKind::GrpcStats | HttpFilterKind::DynamicForwardProxy => None,
         };
         if let Some(reply) = reply {
@@ -131,7 +133,7 @@ fn find_route<'s>(
             return Err(Reply::new(301, "direct_response").header(HeaderId::Location, tls_redirect(head)));
         }
     }
-    let request = Request { head, random, tls: ClientTls::default() };
+    let request = Request { head, random, tls: ClientTls::default(), metadata: None };
     let route = host.route(&request).ok_or_else(|| not_found("route_not_found"))?;
     Ok((host, route))
 }
