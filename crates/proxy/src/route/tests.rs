@@ -163,6 +163,7 @@ fn chains_are_sieved_without_going_back() {
         let chain = FilterChain {
             name: name.into(),
             transport: DownstreamTransport::Plaintext,
+            rbac: Vec::new(),
             network: Network::Close,
             transport_timeout: None,
         };
