@@ -2,6 +2,7 @@
 
 pub mod spiffe;
 pub mod workload;
+pub mod x509;
 
 pub use spiffe::{SpiffeId, TrustDomain};
 pub use workload::Workload;

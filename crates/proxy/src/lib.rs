@@ -9,6 +9,7 @@ pub mod route;
 pub mod run;
 pub mod simulate;
 mod snapshot;
+mod tls;
 mod upstream;
 mod worker;
 

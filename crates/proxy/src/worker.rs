@@ -39,6 +39,7 @@ use crate::upstream::WorkerCluster;
 
 use buffers::Blocks;
 use clock::Clock;
+pub(crate) use io::Stream;
 use listening::Listening;
 pub(crate) use logs::SharedLogs;
 use logs::WorkerLogs;

@@ -3,10 +3,11 @@
 use std::io;
 use std::net::SocketAddr;
 
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpSocket;
 use tokio::time::timeout;
 
 use crate::config::Cluster;
+use crate::worker::Stream;
 
 /// Why there is no connection.
 #[derive(Debug)]
@@ -32,10 +33,10 @@ impl ConnectError {
 }
 
 /// Connects as the cluster says.
-pub(crate) async fn connect(cluster: &Cluster, address: SocketAddr) -> Result<TcpStream, ConnectError> {
+pub(crate) async fn connect(cluster: &Cluster, address: SocketAddr) -> Result<Stream, ConnectError> {
     let socket = socket(cluster, address).map_err(ConnectError::Local)?;
     match timeout(cluster.connect_timeout, socket.connect(address)).await {
-        Ok(Ok(stream)) => Ok(stream),
+        Ok(Ok(stream)) => Ok(Stream::Plain(stream)),
         Ok(Err(e)) => Err(ConnectError::Remote(e)),
         Err(_) => Err(ConnectError::Timeout),
     }

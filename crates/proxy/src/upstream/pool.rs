@@ -4,13 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
-
-use tokio::net::TcpStream;
+use std::task::Poll;
 
 use super::limits::{give, take};
 use super::waiting::{Line, Place, Turn};
 use super::{Breakers, ConnectError, Host, Load};
+use crate::worker::Stream;
 
 type Waiting = Line<Idle, ConnectError>;
 
@@ -24,7 +23,7 @@ pub(crate) struct Pool {
 
 /// A connection in a provably clean state: whole responses read, whole requests sent, not a byte left over.
 pub(crate) struct Idle {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Stream,
     /// Requests that it has carried.
     pub(crate) requests: u32,
     /// The worker's clock, in seconds, when it became idle.
@@ -84,8 +83,8 @@ impl Pool {
     pub(crate) fn take(&self) -> Option<Idle> {
         let mut idle = self.idle.borrow_mut();
         loop {
-            let connection = idle.pop()?;
-            if is_quiet(&connection.stream) {
+            let mut connection = idle.pop()?;
+            if connection.stream.is_quiet() {
                 return Some(connection);
             }
         }
@@ -121,7 +120,7 @@ impl Pool {
 
     /// Closes connections that were idle since before `oldest`, and those that the server closed.
     pub(crate) fn sweep(&self, oldest: u32) {
-        self.idle.borrow_mut().retain(|c| c.since >= oldest && is_quiet(&c.stream));
+        self.idle.borrow_mut().retain_mut(|c| c.since >= oldest && c.stream.is_quiet());
     }
 
     /// Closes all idle connections; those at work are closed when they come back.
@@ -146,19 +145,6 @@ impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         if let Some(connection) = self.pool.line.leave(&self.place) {
             self.pool.put(connection);
-        }
-    }
-}
-
-/// Whether nothing has come: a server that speaks unasked has closed the connection, or means something we cannot know.
-fn is_quiet(stream: &TcpStream) -> bool {
-    let mut context = Context::from_waker(Waker::noop());
-    match stream.poll_read_ready(&mut context) {
-        Poll::Pending => true,
-        Poll::Ready(Err(_)) => false,
-        // The last read filled the buffer, so nobody knows yet whether there is more.
-        Poll::Ready(Ok(())) => {
-            matches!(stream.try_read(&mut [0]), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
         }
     }
 }

@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use tokio::net::TcpStream;
 
+use super::io::Stream;
 use super::{Worker, http, tcp};
 use crate::config::{DownstreamTransport, FilterChain, Listener, ListenerFilterKind, Network};
 use crate::route::Connection;
+use crate::tls::TlsInfo;
 
 /// What is known of a connection from the start.
 pub(crate) struct ConnectionInfo {
@@ -21,6 +23,14 @@ pub(crate) struct ConnectionInfo {
     pub(crate) local: SocketAddr,
     /// Where it came in.
     pub(crate) own: SocketAddr,
+    /// The name the client asked for, by the first bytes of a TLS connection; empty is none.
+    pub(crate) server_name: Box<str>,
+    /// `raw_buffer`, or `tls` when the first bytes say so.
+    pub(crate) transport_protocol: &'static str,
+    /// What the connection carries as far as its first bytes say: what ALPN offers, or which HTTP it is.
+    pub(crate) application_protocols: Vec<Box<str>>,
+    /// What TLS has agreed on, where we are its end.
+    pub(crate) tls: Option<Rc<TlsInfo>>,
     pub(crate) chain: Arc<FilterChain>,
     pub(crate) listener: Arc<Listener>,
 }
@@ -65,13 +75,24 @@ pub(crate) fn start(worker: &Rc<Worker>, stream: TcpStream, remote: SocketAddr, 
     }
     let id = NEXT_ID.get() + 1;
     NEXT_ID.set(id);
-    let info = ConnectionInfo { id, remote, local, own, chain: chain.clone(), listener: listener.clone() };
+    let info = ConnectionInfo {
+        id,
+        remote,
+        local,
+        own,
+        server_name: Box::default(),
+        transport_protocol: "raw_buffer",
+        application_protocols: Vec::new(),
+        tls: None,
+        chain: chain.clone(),
+        listener: listener.clone(),
+    };
     match &chain.network {
         Network::Http(manager) => {
-            tokio::task::spawn_local(http::serve(worker.clone(), stream, manager.clone(), info));
+            tokio::task::spawn_local(http::serve(worker.clone(), Stream::Plain(stream), manager.clone(), info));
         }
         Network::Tcp(proxy) => {
-            tokio::task::spawn_local(tcp::serve(worker.clone(), stream, proxy.clone(), info));
+            tokio::task::spawn_local(tcp::serve(worker.clone(), Stream::Plain(stream), proxy.clone(), info));
         }
         Network::Close => {}
     }

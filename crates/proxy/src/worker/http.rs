@@ -9,11 +9,10 @@ use std::time::Duration;
 
 use maille_http::h1::{self, Limits, RequestMeta, parse_request};
 use maille_telemetry::metrics::HttpMetrics;
-use tokio::net::TcpStream;
 
 use super::connection::ConnectionInfo;
 use super::exchange::exchange;
-use super::io::{Input, poll_shutdown, poll_write};
+use super::io::{Input, Stream, poll_shutdown, poll_write};
 use super::registry::Registered;
 use super::scratch::Scratch;
 use super::{Worker, reply};
@@ -25,7 +24,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// The client's side of a connection.
 pub(crate) struct Client {
     pub(crate) worker: Rc<Worker>,
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Stream,
     pub(crate) input: Input,
     pub(crate) info: ConnectionInfo,
     /// Requests so far.
@@ -55,7 +54,7 @@ enum Next {
 }
 
 /// Serves a connection to its end.
-pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, manager: Arc<HttpManager>, info: ConnectionInfo) {
+pub(crate) async fn serve(worker: Rc<Worker>, stream: Stream, manager: Arc<HttpManager>, info: ConnectionInfo) {
     let registered = worker.connections.add(info.listener.direction);
     let metrics = worker.http_metrics(&manager.stat_prefix);
     metrics.connections().inspect(|c| c.inc());

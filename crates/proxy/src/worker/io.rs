@@ -2,13 +2,118 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::buffers::Blocks;
+use crate::tls::TlsStream;
+
+/// A connection as the worker reads and writes it.
+pub(crate) enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream>),
+}
+
+impl Stream {
+    /// The socket below.
+    pub(crate) fn socket(&self) -> &TcpStream {
+        match self {
+            Stream::Plain(tcp) => tcp,
+            Stream::Tls(tls) => tls.socket(),
+        }
+    }
+
+    /// Our end of it.
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket().local_addr()
+    }
+
+    /// The protocol that ALPN has settled on.
+    pub(crate) fn alpn(&self) -> Option<&[u8]> {
+        match self {
+            Stream::Plain(_) => None,
+            Stream::Tls(tls) => tls.state().alpn_protocol(),
+        }
+    }
+
+    /// Ready when there is something to read, be it the end.
+    #[inline]
+    pub(crate) fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Stream::Plain(tcp) => tcp.poll_read_ready(cx),
+            Stream::Tls(tls) => tls.poll_read_ready(cx),
+        }
+    }
+
+    /// Whether nothing has come that nobody has read: a server that speaks unasked has closed the connection, or means
+    /// something we cannot know.
+    pub(crate) fn is_quiet(&mut self) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        match (self.poll_read_ready(&mut context), &*self) {
+            (Poll::Pending, _) => true,
+            // The last read filled the buffer, so nobody knows yet whether there is more.
+            (Poll::Ready(Ok(())), Stream::Plain(tcp)) => {
+                matches!(tcp.try_read(&mut [0]), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+            }
+            (Poll::Ready(_), _) => false,
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    #[inline]
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Plain(tcp) => Pin::new(tcp).poll_read(cx, room),
+            Stream::Tls(tls) => tls.poll_read(cx, room),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    #[inline]
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Stream::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
+            Stream::Tls(tls) => tls.poll_write(cx, bytes),
+        }
+    }
+
+    #[inline]
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Stream::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, slices),
+            Stream::Tls(tls) => tls.poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    #[inline]
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Plain(_) => Poll::Ready(Ok(())),
+            Stream::Tls(tls) => tls.poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Stream::Tls(tls) => tls.poll_shutdown(cx),
+        }
+    }
+}
 
 /// Bytes that have been read and not been used. Empty, it holds no memory.
 #[derive(Default)]
@@ -57,7 +162,7 @@ impl Input {
     pub(crate) fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
-        stream: &mut TcpStream,
+        stream: &mut Stream,
         blocks: &Blocks,
         limit: usize,
     ) -> Poll<io::Result<usize>> {
@@ -103,10 +208,10 @@ impl Input {
     }
 }
 
-/// Writes all that is left of a buffer after `written`.
+/// Writes all that is left of a buffer after `written`, down to the socket.
 pub(crate) fn poll_write(
     cx: &mut Context<'_>,
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     buffer: &[u8],
     written: &mut usize,
 ) -> Poll<io::Result<()>> {
@@ -116,16 +221,16 @@ pub(crate) fn poll_write(
             n => *written += n,
         }
     }
-    Poll::Ready(Ok(()))
+    Pin::new(stream).poll_flush(cx)
 }
 
 /// Writes a whole buffer.
-pub(crate) async fn write_all(stream: &mut TcpStream, buffer: &[u8]) -> io::Result<()> {
+pub(crate) async fn write_all(stream: &mut Stream, buffer: &[u8]) -> io::Result<()> {
     let mut written = 0;
     poll_fn(|cx| poll_write(cx, stream, buffer, &mut written)).await
 }
 
 /// Says that nothing more will be written.
-pub(crate) fn poll_shutdown(cx: &mut Context<'_>, stream: &mut TcpStream) -> Poll<io::Result<()>> {
+pub(crate) fn poll_shutdown(cx: &mut Context<'_>, stream: &mut Stream) -> Poll<io::Result<()>> {
     Pin::new(stream).poll_shutdown(cx)
 }

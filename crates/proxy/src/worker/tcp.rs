@@ -9,13 +9,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use maille_http::h1::BodyLength;
 use maille_telemetry::flags::ResponseFlags;
-use tokio::net::TcpStream;
 use xxhash_rust::xxh64::xxh64;
 
 use super::Worker;
 use super::buffers::Blocks;
 use super::connection::ConnectionInfo;
-use super::io::{Input, poll_shutdown};
+use super::io::{Input, Stream, poll_shutdown};
 use super::transfer::Transfer;
 use crate::config::{Discovery, Priority, TcpDestination, TcpProxy};
 use crate::headers::{LogValues, StreamInfo};
@@ -23,7 +22,7 @@ use crate::upstream::outlier::Outcome;
 use crate::upstream::{ClusterEntry, ConnectError, Counted, connect};
 
 /// Serves a connection to its end.
-pub(crate) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, proxy: Arc<TcpProxy>, info: ConnectionInfo) {
+pub(crate) async fn serve(worker: Rc<Worker>, mut stream: Stream, proxy: Arc<TcpProxy>, info: ConnectionInfo) {
     let _registered = worker.connections.add(info.listener.direction);
     let mut facts = Facts::default();
     let start = Instant::now();
@@ -89,7 +88,7 @@ async fn reach(
     proxy: &TcpProxy,
     info: &ConnectionInfo,
     facts: &mut Facts,
-) -> Option<(TcpStream, Counted)> {
+) -> Option<(Stream, Counted)> {
     let name = match &proxy.cluster {
         TcpDestination::Cluster(name) => name,
         TcpDestination::Weighted(clusters) => &clusters.pick(fastrand::u64(..)).cluster,
@@ -143,9 +142,9 @@ async fn reach(
 
 /// Copies both ways until both directions have ended or one has failed; how many bytes went each way.
 pub(crate) async fn copy_both(
-    client: &mut TcpStream,
+    client: &mut Stream,
     client_input: &mut Input,
-    upstream: &mut TcpStream,
+    upstream: &mut Stream,
     upstream_input: &mut Input,
     blocks: &Blocks,
     idle: Option<Duration>,
@@ -189,9 +188,9 @@ impl Direction {
     fn poll(
         &mut self,
         cx: &mut std::task::Context<'_>,
-        source: &mut TcpStream,
+        source: &mut Stream,
         input: &mut Input,
-        sink: &mut TcpStream,
+        sink: &mut Stream,
         blocks: &Blocks,
     ) -> Poll<Result<(), ()>> {
         if self.ended {

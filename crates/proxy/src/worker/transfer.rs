@@ -4,10 +4,9 @@ use std::io;
 use std::task::{Context, Poll, ready};
 
 use maille_http::h1::{BodyDecoder, BodyLength, CHUNK_END, LAST_CHUNK, chunk_head};
-use tokio::net::TcpStream;
 
 use super::buffers::{BLOCK, Blocks};
-use super::io::{Input, poll_write};
+use super::io::{Input, Stream, poll_write};
 
 /// A body on its way.
 pub(crate) struct Transfer {
@@ -118,9 +117,9 @@ impl Transfer {
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        source: &mut TcpStream,
+        source: &mut Stream,
         input: &mut Input,
-        sink: &mut TcpStream,
+        sink: &mut Stream,
         blocks: &Blocks,
     ) -> Poll<Result<(), Failure>> {
         loop {
@@ -174,7 +173,7 @@ impl Transfer {
         &mut self,
         cx: &mut Context<'_>,
         input: &mut Input,
-        sink: &mut TcpStream,
+        sink: &mut Stream,
         blocks: &Blocks,
     ) -> Poll<io::Result<()>> {
         if !self.out.is_empty() {

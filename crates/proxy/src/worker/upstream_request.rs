@@ -7,20 +7,19 @@ use std::task::{Context, Poll, ready};
 
 use maille_http::ResponseHead;
 use maille_http::h1::{Limits, ResponseMeta, parse_response};
-use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 use super::Worker;
 use super::buffers::BLOCK;
 use super::http::Client;
-use super::io::{Input, poll_write};
+use super::io::{Input, Stream, poll_write};
 use super::transfer::{Failure, Transfer};
 use crate::config::Cluster;
 use crate::upstream::{Breakers, ConnectError, Counted, Idle, Pool, Turn, WorkerHost, connect};
 
 /// A connection to a host, with a request on it.
 pub(crate) struct Upstream {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Stream,
     pub(crate) input: Input,
     pool: Rc<Pool>,
     counted: Counted,
