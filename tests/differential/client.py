@@ -27,7 +27,9 @@ async def one(ports, send, case):
         if send.get("cert"):
             tls.load_cert_chain(*send["cert"])
     local = (send["source"], 0) if "source" in send else None
-    reader, writer = await asyncio.open_connection(send.get("address", "127.0.0.1"), ports[send.get("to", "http")], ssl=tls, server_hostname=sni if tls else None,
+    at = ports[send.get("to", "http")]
+    address, port = at if isinstance(at, tuple) else ("127.0.0.1", at)
+    reader, writer = await asyncio.open_connection(address, port, ssl=tls, server_hostname=sni if tls else None,
                                                    local_addr=local, limit=1 << 22)
     try:
         writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -56,7 +58,7 @@ def h1_request(send, case):
 async def h1(reader, writer, send, case):
     data = h1_request(send, case)
     if cancel := send.get("cancel"):
-        writer.write(data[:len(data) // 2] if cancel == "mid-body" else data)
+        writer.write(data[:-len(body_of(send)) // 2] if cancel == "mid-body" else data)
         await writer.drain()
         await asyncio.sleep(0.3)
         return {"cancelled": True}

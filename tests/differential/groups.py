@@ -35,17 +35,18 @@ class Book:
                                                           "ports": [{"number": 80, "name": name, "protocol": protocol}], "endpoints": endpoints})
         return host
 
-    def config(self, *, servers=("a",), protocol="HTTP", policy=None, route=None, routes=None):
-        """A host on the HTTP gateway with a route to a service of its own; its name."""
+    def config(self, *, servers=("a",), protocol="HTTP", policy=None, route=None, routes=None, mesh=False):
+        """A host on the HTTP gateway with a route to a service of its own; its name. `mesh`: the service itself, as sidecars see it."""
         self.count += 1
-        host, service = f"{self.group}{self.count}.example", self.service(servers, protocol)
+        service = self.service(servers, protocol)
+        host = service if mesh else f"{self.group}{self.count}.example"
         if policy:
             self.upstream = "chosen" if {"h2UpgradePolicy", "useClientProtocol"} & policy.get("connectionPool", {}).get("http", {}).keys() else protocol
             self.doc("DestinationRule", f"{self.group}-{self.count}", {"host": service, "trafficPolicy": policy})
         to = [{"destination": {"host": service}}]
         http = [{**r, "route": to} if not {"route", "redirect", "directResponse"} & r.keys() else r for r in routes or [route or {}]]
         http = json.loads(json.dumps(http).replace("@service@", service))
-        self.doc("VirtualService", f"{self.group}-{self.count}", {"hosts": [host], "gateways": ["edge"], "http": http})
+        self.doc("VirtualService", f"{self.group}-{self.count}", {"hosts": [host], "gateways": ["mesh" if mesh else "edge"], "http": http})
         return host
 
     def ask(self, host, script=None, **send):
@@ -102,7 +103,7 @@ def timeouts(b):
         b.ask(host, [{"delay": 1.5}], protocol="h2", method="POST", body=1000)
         b.ask(host, [{"break": "mid-body", "body": 5000}])
         b.ask(host, [{"delay": 0.05}], method="POST", body=5)
-        host = b.config(protocol=protocol, route={"timeout": "1s", "retries": {"attempts": 4, "perTryTimeout": "0.3s", "retryOn": "5xx"}})
+        host = b.config(protocol=protocol, route={"timeout": "0.75s", "retries": {"attempts": 4, "perTryTimeout": "0.3s", "retryOn": "5xx", "backoff": "2ms"}})
         b.ask(host, [{"delay": 1.5}, {}])
         b.ask(host, [{"delay": 1.5}])
         b.ask(host, [{"delay": 1.5}], headers=[("x-envoy-upstream-rq-timeout-ms", "200")])
@@ -273,7 +274,7 @@ def headers(b):
         route = {"headers": {"request": ops(0), "response": ops(1)}, "route": [{"destination": {"host": "@service@"}, "headers": {"request": ops(0), "response": ops(1)}}]}
         host = b.config(route=route, protocol=b.pick("HTTP", "HTTP2"))
         for client in ("h1", "h2"):
-            b.ask(host, [{"headers": [("x-gone", "1"), ("x-in", "from server"), ("X-Out", "o")]}], protocol=client, path="/p/q?r=s", headers=[("x-in", "abcdef"), ("x-gone", "here"), ("accept", "a"), ("accept", "b")])
+            b.ask(host, [{"headers": [("x-gone", "1"), ("x-in", "from server"), ("x-out", "o")]}], protocol=client, path="/p/q?r=s", headers=[("x-in", "abcdef"), ("x-gone", "here"), ("accept", "a"), ("accept", "b")])
         b.ask(host, [{"status": b.pick(404, 503, 204)}])
     rewrites = [{"uri": "/new"}, {"authority": "else.example"}, {"uri": "/new/", "authority": "x.example:81"}, {"uriRegexRewrite": {"match": "^/a/([^/]+)/(.*)$", "rewrite": "/\\2/of/\\1"}}]
     for rewrite in rewrites:
@@ -369,7 +370,32 @@ def tls(b):
             b.ask(host, protocol=client, method="POST", body=1000)
 
 
-GROUPS = {f.__name__: f for f in (retries, timeouts, hashing, protocols, grpc, faults, mirrors, cors, headers, websocket, tcp, sni, tls)}
+def sidecar(b):
+    """Through a workload's sidecar, which takes the headers by which the application steers it."""
+    def ask(host, script=None, **send):
+        path = send.pop("path", "/")
+        b.ask(host, script, to="sidecar", path=f"http://{host}{path}" if send.get("protocol", "h1") == "h1" else path, **send)
+
+    for protocol in ("HTTP", "HTTP2"):
+        host = b.config(protocol=protocol, mesh=True, route={"retries": {"attempts": 1, "retryOn": "gateway-error", "backoff": "2ms"}})
+        ask(host); ask(host, method="POST", body=20000, path="/a?b=c")
+        for on, failure in (("5xx", {"status": 500}), ("retriable-4xx", {"status": 409}), ("reset", {"break": "before"}), ("gateway-error", {"status": 500})):
+            ask(host, [failure] * b.pick(1, 3) + [{}], headers=[("x-envoy-retry-on", on), ("x-envoy-max-retries", b.pick("0", "2", "3"))])
+        ask(host, [{"status": 418}, {}], headers=[("x-envoy-retry-on", "retriable-status-codes"), ("x-envoy-retriable-status-codes", "404,418")])
+        ask(host, [{"status": 404, "headers": [("x-again", "1")]}, {}], headers=[("x-envoy-retry-on", "retriable-headers"), ("x-envoy-retriable-header-names", "x-again")])
+        ask(host, [{"status": 200, "headers": [("grpc-status", "14")]}, {}], headers=[("x-envoy-retry-grpc-on", "unavailable")])
+        ask(host, [{"delay": 1.2}], headers=[("x-envoy-upstream-rq-timeout-ms", "300")])
+        ask(host, [{"delay": 1.2}, {}], headers=[("x-envoy-upstream-rq-timeout-ms", "900"), ("x-envoy-upstream-rq-per-try-timeout-ms", "300"), ("x-envoy-retry-on", "5xx")])
+        ask(host, [{"delay": 1.2}, {}], headers=[("x-envoy-upstream-rq-timeout-alt-response", "1"), ("x-envoy-upstream-rq-timeout-ms", "300")])
+        ask(host, [{"status": 503}] * 4, headers=[("x-envoy-max-retries", "bad"), ("x-envoy-upstream-rq-timeout-ms", "-1")])
+        ask(host, headers=[("x-forwarded-for", "9.9.9.9"), ("x-forwarded-proto", "https"), ("x-request-id", "0123"), ("x-envoy-internal", "true"), ("x-envoy-decorator-operation", "mine")])
+        ask(host, headers=[("x-envoy-expected-rq-timeout-ms", "700"), ("x-envoy-attempt-count", "5"), ("x-envoy-original-path", "/old")])
+    host = b.config(mesh=True, route={"fault": {"abort": {"httpStatus": 404, "percentage": {"value": 100}}}})
+    ask(host); ask(host, headers=[("x-envoy-fault-abort-request", "503")])
+    ask("nobody.example"); ask("s1-sidecar.example:80"); ask("s1-sidecar.example:81")
+
+
+GROUPS = {f.__name__: f for f in (retries, timeouts, hashing, protocols, grpc, faults, mirrors, cors, headers, websocket, tcp, sni, tls, sidecar)}
 
 
 def base(b):

@@ -27,7 +27,7 @@ KNOWN = []
 class Plane:
     """A data plane: a directory, a `maille up`, and the ports of its gateway."""
 
-    def __init__(self, name, work, docs, gates, files):
+    def __init__(self, name, proxy, work, docs, gates, files):
         self.name, self.dir = name, work / name
         self.ports = {g: free_port() for g in ("http", *gates)}
         config = self.dir / "config"
@@ -39,8 +39,11 @@ class Plane:
         if said.returncode:
             raise SystemExit(f"maille validate, of the generated configuration:\n{said.stdout}{said.stderr}"[:4000])
         self.log = open(self.dir / "up.log", "wb")
-        argv = [maille, "up", "-f", str(config), "--xds-port", str(free_port()), "--concurrency", "1", "--proxy", name]
+        self.xds, self.processes = free_port(), []
+        argv = [maille, "up", "-f", str(config), "--xds-port", str(self.xds), "--concurrency", "1", "--proxy", proxy]
+        self.proxy = proxy
         self.up = subprocess.Popen(argv, stdout=self.log, stderr=self.log, start_new_session=True)
+        self.processes.append(self.up)
 
     async def ready(self):
         end = time.time() + 60
@@ -49,21 +52,37 @@ class Plane:
                 raise RuntimeError(f"maille up --proxy {self.name} ended with {rc}: {(self.dir / 'up.log').read_text()[-3000:]}")
             got = await client.ask(self.ports, {"host": "ready1.example", "patience": 2}, "ready")
             if got.get("status") == 200:
-                return await asyncio.sleep(1)
+                return await self.join()
             await asyncio.sleep(0.1)
         raise RuntimeError(f"the gateway of {self.name} is not ready after 60 s:\n{(self.dir / 'up.log').read_text()[-3000:]}")
 
+    async def join(self):
+        """A workload whose sidecar is asked too. Every workload listens on an address of its own: `ports` then holds both."""
+        said = self.dir / "http_proxy"
+        argv = [os.environ.get("MAILLE", "target/release/maille"), "run", "--name", "me", "--service", "me", "--namespace", "diff", "--control", f"127.0.0.1:{self.xds}",
+                "--proxy", self.proxy, "--", "sh", "-c", f"echo $http_proxy > {said}.new; mv {said}.new {said}; exec sleep 3600"]
+        self.processes.append(subprocess.Popen(argv, stdout=self.log, stderr=self.log, start_new_session=True))
+        end = time.time() + 30
+        while not said.exists():
+            if time.time() > end:
+                raise RuntimeError(f"no sidecar after 30 s:\n{(self.dir / 'up.log').read_text()[-3000:]}")
+            await asyncio.sleep(0.1)
+        address, port = said.read_text().strip().removeprefix("http://").rstrip("/").rsplit(":", 1)
+        self.ports["sidecar"] = (address, int(port))
+        await asyncio.sleep(1)
+
     def alive(self):
-        return self.up.poll() is None
+        return all(p.poll() is None for p in self.processes)
 
     def stop(self):
-        for sig in (signal.SIGTERM, signal.SIGKILL):
-            if self.up.poll() is None:
-                os.killpg(self.up.pid, sig)
-                try:
-                    self.up.wait(15)
-                except subprocess.TimeoutExpired:
-                    print(f"maille up --proxy {self.name} did not end on SIGTERM")
+        for process in reversed(self.processes):
+            for sig in (signal.SIGTERM, signal.SIGKILL):
+                if process.poll() is None:
+                    os.killpg(process.pid, sig)
+                    try:
+                        process.wait(15)
+                    except subprocess.TimeoutExpired:
+                        print(f"{self.name}: {' '.join(process.args[1:4])} did not end on SIGTERM")
         self.log.close()
 
 
@@ -78,7 +97,7 @@ def same_headers(headers, plane, timed):
     for k, v in headers or []:
         k = k.lower()
         for name, port in plane.ports.items():
-            v = re.sub(rf"\b{port}\b", f"<{name}>", v)
+            v = v.replace(f"{port[0]}:{port[1]}", "<sidecar>").replace(port[0], "<sidecar>") if isinstance(port, tuple) else re.sub(rf"\b{port}\b", f"<{name}>", v)
         if k == "set-cookie":
             v = re.sub(r'^(\w+)="?[0-9a-f]{16}"?', r"\1=*", v)
         if k == "x-case":
@@ -125,7 +144,9 @@ async def judge(world, planes, pair, round):
             if all(e["ended"] for e in seen) and (seen or "error" in answer or answer.get("status")):
                 break
             await asyncio.sleep(0.05)
-        if any("mirror" in d for d in (pair.name,)) or "cancelled" in answer:
+        if os.environ.get("SHOW"):
+            print(pair.name, {k: v for k, v in answer.items() if k != "headers"}, [(e["server"], e["protocol"], e["ended"]) for e in seen])
+        if pair.name.startswith("mirrors") or "cancelled" in answer:
             await asyncio.sleep(0.3)
         return comparable(answer, world.seen.get(case, []), plane)
     ours, theirs = await asyncio.gather(*(one(p) for p in planes))
@@ -148,7 +169,7 @@ async def run(args, seed, work):
         book.group, book.count, book.rng = name, 0, random.Random(f"{seed} {name}")
         groups.GROUPS[name](book)
     pairs = [p for p in book.pairs if args.k in p.name and (not args.protocol or p.send.get("protocol", "h1") in args.protocol) and (not args.upstream or p.upstream in args.upstream)]
-    planes = [Plane(n, work, book.docs, book.gates, files) for n in ("maille", "envoy")]
+    planes = [Plane(n, "envoy" if args.self else n, work, book.docs, book.gates, files) for n in ("maille", "envoy")]
     try:
         await asyncio.gather(*(p.ready() for p in planes))
         return await ask_all(args, world, planes, pairs)
@@ -208,6 +229,7 @@ def main():
     p.add_argument("--only", type=lambda s: s.split(",")); p.add_argument("--parallel", type=int, default=12)
     p.add_argument("--protocol", type=lambda s: s.split(","), help="h1, h2, tcp, upgrade: as the client speaks"); p.add_argument("--ignore", default="$^", help="differences that match are not looked at")
     p.add_argument("--upstream", type=lambda s: s.split(","), help="HTTP, HTTP2, GRPC, TCP, TLS: as the upstream is configured")
+    p.add_argument("--self", action="store_true", help="Envoy beside Envoy: whatever differs is the harness's own noise")
     p.add_argument("-k", default=""); p.add_argument("-v", action="store_true")
     args, asked, wrong = p.parse_args(), 0, 0
     for seed in range(args.seed, args.seed + args.seeds):

@@ -93,8 +93,10 @@ class Server:
         if not step.get("early"):
             await self.h1_take_body(entry, reader, headers)
         if step.get("delay"):
-            if await gone(reader, step["delay"]):
-                entry["ended"] += ", abandoned"
+            ended, entry["ended"] = entry["ended"], None  # not over before it is known whether the proxy waits
+            left = await gone(reader, step["delay"])
+            entry["ended"] = ended + ", abandoned" if left else ended
+            if left:
                 return False
         whole = await self.h1_answer(step, method, writer)
         if step.get("early") and whole:
@@ -173,19 +175,16 @@ class Server:
             if s.reset:
                 return
         if step.get("delay"):
+            ended, entry["ended"] = entry["ended"], None
             watch = asyncio.ensure_future(until_reset(s, peer))
             done, _ = await asyncio.wait([watch], timeout=step["delay"])
             watch.cancel()
+            entry["ended"] = f"{ended}, abandoned" if done else ended
             if done:
-                entry["ended"] = f"{entry['ended']}, abandoned"
                 return
         how, code = step.get("break"), step.get("code", "INTERNAL_ERROR")
         if how == "before":
-            if code == "GOAWAY":
-                peer.conn.close_connection(last_stream_id=max(0, stream - 2))
-                peer.flush()
-                return peer.writer.close()
-            return peer.reset(stream, code)
+            return self.h2_break(peer, stream, code, before=True)
         for n in step.get("interim", []):
             peer.headers(stream, [(":status", str(n)), ("x-interim", str(n))])
         status, body = step.get("status", 200), content(step)
@@ -201,12 +200,19 @@ class Server:
             if how == "mid-body":
                 await peer.data(stream, body[:len(body) // 2])
             await asyncio.sleep(0.15)
-            return peer.reset(stream, code)
+            return self.h2_break(peer, stream, code)
         await peer.data(stream, body, end=not trailers)
         if trailers:
             peer.headers(stream, trailers, end=True)
         if step.get("early"):
             await asyncio.wait_for(taken(), 3)
+
+    def h2_break(self, peer, stream, code, before=False):
+        if code != "GOAWAY":
+            return peer.reset(stream, code)
+        peer.conn.close_connection(last_stream_id=max(0, stream - 2) if before else stream)
+        peer.flush()
+        peer.writer.close()
 
 
 async def until_reset(s, peer):

@@ -88,8 +88,8 @@ class H2Peer:
                                            normalize_outbound_headers=False, validate_inbound_headers=False)
         self.reader, self.writer, self.on_request = reader, writer, on_request
         self.conn, self.streams, self.ended = h2.connection.H2Connection(config), {}, None
-        self.conn.local_settings[h2.settings.SettingCodes.INITIAL_WINDOW_SIZE] = WINDOW
         self.conn.initiate_connection()
+        self.conn.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: WINDOW})
         self.conn.increment_flow_control_window(16 * WINDOW)
         self.flush()
 
