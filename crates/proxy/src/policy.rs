@@ -1,4 +1,7 @@
 //! Who may pass: RBAC rules and JSON web tokens, asked about one request or connection. Pure: no I/O, no clock.
 
+mod admission;
 pub mod jwt;
 pub mod rbac;
+
+pub use admission::{Refusal, Step, jwt as ask_for_token, rbac as ask_rules};

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use maille_http::RequestHead;
 use maille_http::request::Scheme;
@@ -12,9 +13,12 @@ use maille_xds::{TypeUrl, World};
 
 use crate::compile::{self, Refused};
 use crate::config::{
-    Action, Direction, DownstreamTls, DownstreamTransport, FilterChain, HttpManager, Listener, ListenerFilterKind,
-    Network, RequireTls, RouteSource, RouteTable, SecretSource, TcpDestination,
+    Action, Direction, DownstreamTls, DownstreamTransport, FilterChain, HttpFilterKind, HttpManager, Listener,
+    ListenerFilterKind, Metadata, Network, RequireTls, Route, RouteSource, RouteTable, SecretSource, TcpDestination,
+    VirtualHost,
 };
+use crate::policy::rbac::{Facts, Peer};
+use crate::policy::{self, Refusal, Step};
 use crate::route::{ClientTls, Connection, Request};
 
 /// Compiled listeners and route tables.
@@ -51,6 +55,12 @@ pub struct Call {
     pub headers: Vec<(String, String)>,
     /// The name of the secret that tells a mesh's own certificate from others.
     pub mesh_secret: String,
+    /// The names that the client's certificate proves, when it has one: URIs, DNS names, the subject.
+    pub names: (Vec<String>, Vec<String>, String),
+    /// The client's address as far as forwarding headers are believed; [`Call::source`]'s when absent.
+    pub remote: Option<IpAddr>,
+    /// When it happens, since 1970: tokens expire.
+    pub now: Duration,
     /// What everything that is left to chance comes from.
     pub random: u64,
 }
@@ -70,7 +80,29 @@ impl Call {
             path: path.into(),
             headers: vec![("host".into(), host.into())],
             mesh_secret: "default".into(),
+            names: Default::default(),
+            remote: None,
+            now: Duration::ZERO,
             random: 0,
+        }
+    }
+
+    /// What policies see of it.
+    fn facts<'a>(&'a self, head: Option<&'a RequestHead>) -> Facts<'a> {
+        let (uris, dns, subject) = &self.names;
+        Facts {
+            head,
+            direct: self.source.ip(),
+            remote: self.remote.unwrap_or(self.source.ip()),
+            destination: self.destination,
+            server_name: if self.tls == CallTls::None { "" } else { &self.server_name },
+            peer: match self.tls {
+                CallTls::None => None,
+                CallTls::Simple => Some(Peer::default()),
+                CallTls::Mutual => Some(Peer { uris, dns, subject }),
+            },
+            metadata: None,
+            route_metadata: None,
         }
     }
 }
@@ -123,6 +155,8 @@ pub struct Outcome {
     pub cluster: Option<Arc<str>>,
     /// Why it went no further.
     pub error: Option<Failure>,
+    /// The answer of the policy that refused it.
+    pub refusal: Option<Refusal>,
 }
 
 /// Why a call goes no further.
@@ -137,6 +171,8 @@ pub enum Failure {
     Protocol,
     Tls,
     MutualTls,
+    Path,
+    Denied,
 }
 
 impl fmt::Display for Failure {
@@ -150,6 +186,8 @@ impl fmt::Display for Failure {
             Failure::Protocol => "protocol error",
             Failure::Tls => "invalid TLS",
             Failure::MutualTls => "invalid mTLS",
+            Failure::Path => "path rejected",
+            Failure::Denied => "denied by policy",
         })
     }
 }
@@ -187,6 +225,10 @@ impl Tables {
         let chain = filter_chain(listener, call).ok_or(Failure::NoFilterChain)?;
         outcome.filter_chain = Some(chain.name.clone());
         check_tls(chain, call)?;
+        for rules in &chain.rbac {
+            let step = policy::ask_rules(rules, &call.facts(None), &mut Metadata::default());
+            pass(step, outcome)?;
+        }
         match &chain.network {
             Network::Http(manager) => self.request(chain, manager, call, outcome),
             Network::Tcp(proxy) => {
@@ -236,22 +278,72 @@ impl Tables {
                 self.routes.get(name)
             }
         };
-        let head = head(call);
-        let host = table.and_then(|table| table.virtual_host(head.authority())).ok_or(Failure::NoVirtualHost)?;
-        outcome.virtual_host = Some(host.name.clone());
-        if host.require_tls == RequireTls::All && call.tls == CallTls::None {
-            return Err(Failure::TlsRedirect);
+        let mut head = head(call);
+        normalize(manager, &mut head)?;
+        let mut metadata = Metadata::default();
+        for filter in &manager.filters {
+            let step = match &filter.kind {
+                HttpFilterKind::Rbac(rules) => policy::ask_rules(rules, &call.facts(Some(&head)), &mut metadata),
+                HttpFilterKind::Jwt(filter) => {
+                    policy::ask_for_token(filter, &mut head, call.random, call.now, &mut metadata)
+                }
+                _ => Step::Pass,
+            };
+            pass(step, outcome)?;
         }
-        let presented = call.tls == CallTls::Mutual;
-        let tls = ClientTls { presented, validated: presented };
-        let request = Request { head: &head, random: call.random, tls, metadata: None };
-        let route = host.route(&request).ok_or(Failure::NoRoute)?;
+        // Whether a filter has it chosen anew or not, this is the route that counts in the end; but without that, what
+        // filters wrote is not seen by it.
+        let (host, route) = find_route(table, call, &head, &metadata, outcome)?;
+        outcome.virtual_host = Some(host.name.clone());
         outcome.route = Some(route.name.clone());
         if let Action::Forward(forward) = &route.action {
             let destination = forward.destination(call.random);
             outcome.cluster = forward.cluster_name(destination, &head).map(Arc::from);
         }
         Ok(())
+    }
+}
+
+/// The route of a request.
+fn find_route<'t>(
+    table: Option<&'t Arc<RouteTable>>,
+    call: &Call,
+    head: &RequestHead,
+    metadata: &Metadata,
+    outcome: &mut Outcome,
+) -> Result<(&'t VirtualHost, &'t Route), Failure> {
+    let host = table.and_then(|table| table.virtual_host(head.authority())).ok_or(Failure::NoVirtualHost)?;
+    outcome.virtual_host = Some(host.name.clone());
+    if host.require_tls == RequireTls::All && call.tls == CallTls::None {
+        return Err(Failure::TlsRedirect);
+    }
+    let presented = call.tls == CallTls::Mutual;
+    let tls = ClientTls { presented, validated: presented };
+    let request = Request { head, random: call.random, tls, metadata: Some(metadata) };
+    Ok((host, host.route(&request).ok_or(Failure::NoRoute)?))
+}
+
+/// What every request's path becomes before anybody looks at it.
+fn normalize(manager: &HttpManager, head: &mut RequestHead) -> Result<(), Failure> {
+    use maille_http::path::Outcome;
+    if matches!(head.path_and_query(), b"" | b"*") {
+        return Ok(());
+    }
+    match manager.path.apply(head.path_and_query()) {
+        Outcome::Continue(std::borrow::Cow::Owned(path)) => head.set_path(&path),
+        Outcome::Continue(std::borrow::Cow::Borrowed(_)) => {}
+        Outcome::Redirect(_) | Outcome::Reject => return Err(Failure::Path),
+    }
+    Ok(())
+}
+
+fn pass(step: Step, outcome: &mut Outcome) -> Result<(), Failure> {
+    match step {
+        Step::Pass | Step::Reroute => Ok(()),
+        Step::Refuse(refusal) => {
+            outcome.refusal = Some(*refusal);
+            Err(Failure::Denied)
+        }
     }
 }
 

@@ -125,3 +125,6 @@ impl Peer<'_> {
         names.any(|own| name.matches(own.as_bytes()))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -40,6 +40,11 @@ impl JwtFilter {
         (granted, result)
     }
 
+    /// Whether the path may change while the request is judged.
+    pub(crate) fn needs_challenge(&self, head: &RequestHead) -> bool {
+        head.query().is_some()
+    }
+
     fn meets(
         &self,
         requirement: &Requirement,
