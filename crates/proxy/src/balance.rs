@@ -1,135 +1,183 @@
 //! Which host of a cluster a request goes to.
 
 mod edf;
+mod picker;
 mod table;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 
-use crate::config::LbPolicy;
-use crate::upstream::{HostSet, WorkerHost};
+use crate::config::{LbPolicy, LocalityLb};
+use crate::upstream::{Able, HostSet, Loads, LocalityHosts, WorkerHost, Zones};
 
 use edf::Edf;
-pub(crate) use table::Table;
+use picker::{Picker, Policy};
+pub(crate) use table::{Member, Table};
 
 /// Chooses among the hosts of one cluster, for one worker.
 pub(crate) struct Balancer {
-    priorities: Vec<Picker>,
+    policy: Policy,
+    /// Whether hosts are found by hash; where a request has none, any number is one.
+    hashes: bool,
+    /// How much of the traffic is balanced by zones, in percent.
+    zone_aware: f64,
+    priorities: Vec<Priority>,
 }
 
 /// Chooses within a priority.
-struct Picker {
+struct Priority {
     hosts: Vec<Rc<WorkerHost>>,
-    percent: u32,
-    next: Cell<usize>,
-    /// For weights that differ.
-    edf: Option<RefCell<Edf>>,
-    least_request: Option<u32>,
-    random: bool,
+    all: Picker,
+    able: AblePickers,
+    localities: Vec<AblePickers>,
+    /// Whose turn it is of the localities, for healthy hosts and for degraded ones: numbers into those that have a share.
+    turns: [Option<(RefCell<Edf>, Vec<(u32, f64)>)>; 2],
+}
+
+/// For healthy hosts, and for degraded ones.
+struct AblePickers([Picker; 2]);
+
+/// What a request asks of the choice.
+pub(crate) struct Wish<'a, A> {
+    /// Decides where the policy is to hash.
+    pub(crate) hash: Option<u64>,
+    /// How often to try again for a host that is not to be avoided.
+    pub(crate) attempts: u32,
+    /// Hosts for which this holds are passed over, as long as there are attempts.
+    pub(crate) avoid: A,
+    /// Other shares of the priorities than the cluster's own.
+    pub(crate) loads: Option<&'a Loads>,
+}
+
+impl Wish<'_, fn(&WorkerHost) -> bool> {
+    /// Any host will do, by this hash if it counts.
+    pub(crate) fn of(hash: Option<u64>) -> Self {
+        Wish { hash, attempts: 0, avoid: |_| false, loads: None }
+    }
 }
 
 impl Balancer {
     /// For a set of hosts; `host` finds this worker's side of each.
     pub(crate) fn new(
         lb: &LbPolicy,
+        locality: &LocalityLb,
         set: &HostSet,
         mut host: impl FnMut(&std::sync::Arc<crate::upstream::Host>) -> Rc<WorkerHost>,
     ) -> Balancer {
+        let policy = Policy::new(lb, set.newest);
         let priorities = set.priorities.iter().map(|priority| {
-            let hosts: Vec<_> = priority.usable.iter().map(&mut host).collect();
-            let weights_differ = hosts.windows(2).any(|pair| pair[0].host.weight != pair[1].host.weight);
-            let by_weight = matches!(lb, LbPolicy::RoundRobin(_) | LbPolicy::LeastRequest { .. });
-            Picker {
-                percent: priority.percent,
-                // Workers and proxies that start together must not all begin with the same host.
-                next: Cell::new(fastrand::usize(..)),
-                edf: (by_weight && weights_differ).then(|| RefCell::new(Edf::new(&hosts))),
-                least_request: match lb {
-                    LbPolicy::LeastRequest { choices, .. } => Some((*choices).max(2)),
-                    _ => None,
-                },
-                random: matches!(lb, LbPolicy::Random | LbPolicy::RingHash { .. } | LbPolicy::Maglev { .. }),
+            let hosts: Vec<_> = priority.all.iter().map(&mut host).collect();
+            let everything: Vec<u32> = if priority.panic { (0..hosts.len() as u32).collect() } else { Vec::new() };
+            let pickers = |able: &Able| {
+                AblePickers([Picker::new(&policy, &hosts, &able.healthy), Picker::new(&policy, &hosts, &able.degraded)])
+            };
+            let weighted = *locality == LocalityLb::Weighted;
+            Priority {
+                all: Picker::new(&policy, &hosts, &everything),
+                able: pickers(&priority.able),
+                localities: priority.localities.iter().map(|locality| pickers(&locality.able)).collect(),
+                turns: [false, true].map(|degraded| {
+                    weighted.then(|| turns(&priority.localities, set.loads.factor(), degraded)).flatten()
+                }),
                 hosts,
             }
         });
-        Balancer { priorities: priorities.collect() }
+        Balancer {
+            priorities: priorities.collect(),
+            hashes: matches!(lb, LbPolicy::RingHash { .. } | LbPolicy::Maglev { .. }),
+            zone_aware: match locality {
+                LocalityLb::ZoneAware { enabled, .. } => *enabled,
+                _ => 0.0,
+            },
+            policy,
+        }
     }
 
-    /// A host for a request; `None` when there is none that takes requests. `hash` decides where the policy is to hash;
-    /// hosts for which `avoid` holds are passed over a few times, then taken all the same.
-    pub(crate) fn pick(
-        &self,
-        set: &HostSet,
-        hash: Option<u64>,
-        attempts: u32,
-        avoid: impl Fn(&WorkerHost) -> bool,
-    ) -> Option<Rc<WorkerHost>> {
-        let at = self.priority(hash)?;
-        let picker = &self.priorities[at];
-        let mut hash = hash;
-        for _ in 0..attempts {
-            let host = picker.pick(set.priorities[at].table.as_ref(), hash)?;
-            if !avoid(&host) {
-                return Some(host);
+    /// A host for a request; `None` when there is none that takes requests.
+    pub(crate) fn pick<A: Fn(&WorkerHost) -> bool>(&self, set: &HostSet, wish: &Wish<'_, A>) -> Option<Rc<WorkerHost>> {
+        if self.hashes {
+            return self.by_hash(set, wish);
+        }
+        let mut host = self.once(set, wish.loads)?;
+        for _ in 0..wish.attempts {
+            if !(wish.avoid)(host) {
+                break;
             }
-            // Another draw: a hash would only find the same host again.
-            hash = None;
+            host = self.once(set, wish.loads)?;
         }
-        picker.pick(set.priorities[at].table.as_ref(), hash)
+        Some(host.clone())
     }
 
-    fn priority(&self, hash: Option<u64>) -> Option<usize> {
-        if let [only] = self.priorities.as_slice() {
-            return (!only.hosts.is_empty()).then_some(0);
+    fn by_hash<A: Fn(&WorkerHost) -> bool>(&self, set: &HostSet, wish: &Wish<'_, A>) -> Option<Rc<WorkerHost>> {
+        let hash = wish.hash.unwrap_or_else(|| fastrand::u64(..));
+        let (priority, _) = set.loads.choose(hash);
+        let hosts = &self.priorities.get(priority)?.hosts;
+        let table = set.priorities.get(priority)?.table.as_ref()?;
+        let active = |place: u32| hosts.get(place as usize).map_or(0, |host| host.host.load.active());
+        let find = |attempt| hosts.get(table.find(hash, attempt, active) as usize);
+        let found = (0..=wish.attempts).map(find).find(|host| host.is_none_or(|host| !(wish.avoid)(host)));
+        found.unwrap_or_else(|| find(wish.attempts)).cloned()
+    }
+
+    fn once(&self, set: &HostSet, loads: Option<&Loads>) -> Option<&Rc<WorkerHost>> {
+        let (at, degraded) = match (self.priorities.len(), loads) {
+            // Nothing to draw for.
+            (1, _) if set.loads.degraded.first() == Some(&0) => (0, false),
+            (_, loads) => loads.unwrap_or(&set.loads).choose(fastrand::u64(..)),
+        };
+        let priority = self.priorities.get(at)?;
+        let hosts = set.priorities.get(at)?;
+        if hosts.panic {
+            let all = 0..hosts.all.len() as u32;
+            return match set.zones {
+                Some(Zones::Nowhere) => None,
+                _ => self.policy.pick(&priority.all, &priority.hosts, all.len(), |at| at as u32),
+            };
         }
-        let point = (hash.unwrap_or_else(|| fastrand::u64(..)) % 100) as u32;
-        let mut sum = 0;
-        let drawn = self.priorities.iter().position(|p| {
-            sum += p.percent;
-            point < sum
-        });
-        drawn
-            .filter(|&at| !self.priorities[at].hosts.is_empty())
-            .or_else(|| self.priorities.iter().position(|p| !p.hosts.is_empty()))
+        let which = usize::from(degraded);
+        let pick = |picker: &Picker, places: &[u32]| {
+            self.policy.pick(picker, &priority.hosts, places.len(), |at| places.get(at).copied().unwrap_or(0))
+        };
+        let locality = match &priority.turns[which] {
+            Some((edf, shares)) => {
+                let share = |number: u32| shares.get(number as usize).map_or(1.0, |(_, share)| *share);
+                let number = edf.borrow_mut().pick(share);
+                shares.get(number as usize).map(|(locality, _)| *locality as usize)
+            }
+            None => match &set.zones {
+                Some(zones) if at == 0 && fastrand::f64() * 100.0 < self.zone_aware => {
+                    Some(zones.choose(|| fastrand::u64(..))?)
+                }
+                _ => None,
+            },
+        };
+        match locality {
+            Some(locality) => pick(
+                &priority.localities.get(locality)?.0[which],
+                hosts.localities.get(locality)?.able.places(degraded),
+            ),
+            None => pick(&priority.able.0[which], hosts.able.places(degraded)),
+        }
     }
 }
 
-impl Picker {
-    fn pick(&self, table: Option<&Table>, hash: Option<u64>) -> Option<Rc<WorkerHost>> {
-        let n = self.hosts.len();
-        if n == 0 {
-            return None;
-        }
-        let at = match (table, hash) {
-            _ if n == 1 => 0,
-            (Some(table), Some(hash)) => table.find(hash),
-            _ if self.random => fastrand::usize(..n),
-            _ => match (&self.edf, self.least_request) {
-                (Some(edf), _) => edf.borrow_mut().pick(&self.hosts, self.least_request.is_some()),
-                (None, Some(choices)) => self.least_loaded(choices),
-                (None, None) => {
-                    let next = self.next.get();
-                    self.next.set(next.wrapping_add(1));
-                    next % n
-                }
-            },
-        };
-        self.hosts.get(at).cloned()
-    }
-
-    /// The one with the fewest requests among some drawn with replacement, the first of equals.
-    fn least_loaded(&self, choices: u32) -> usize {
-        let load = |at: usize| self.hosts[at].host.load.requests.load(Ordering::Relaxed);
-        let mut best = fastrand::usize(..self.hosts.len());
-        for _ in 1..choices {
-            let other = fastrand::usize(..self.hosts.len());
-            if load(other) < load(best) {
-                best = other;
-            }
-        }
-        best
-    }
+/// Localities take turns by their weights, less where not all of their hosts are able.
+fn turns(
+    localities: &[LocalityHosts],
+    overprovisioning: u32,
+    degraded: bool,
+) -> Option<(RefCell<Edf>, Vec<(u32, f64)>)> {
+    let shares: Vec<(u32, f64)> = localities
+        .iter()
+        .zip(0..)
+        .map(|(locality, at)| {
+            let able = locality.able.places(degraded).len() as f64 / locality.counted.max(1) as f64;
+            (at, f64::from(locality.weight) * (f64::from(overprovisioning) / 100.0 * able).min(1.0))
+        })
+        .filter(|(_, share)| *share > 0.0)
+        .collect();
+    let edf = Edf::new(u32::try_from(shares.len()).ok()?, |number| shares[number as usize].1);
+    (!shares.is_empty()).then(|| (RefCell::new(edf), shares))
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod filters;
 mod http;
 mod jwt;
 mod listener;
+mod load_balancing;
 mod matcher;
 mod rbac;
 mod route;

@@ -1,13 +1,9 @@
-//! Earliest deadline first: hosts in turn by weight, evenly spaced, as Envoy does it.
+//! Earliest deadline first: things in turn by weight, evenly spaced, as Envoy does it.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
-use std::rc::Rc;
-use std::sync::atomic::Ordering::Relaxed;
 
-use crate::upstream::WorkerHost;
-
-/// The hosts, next one first.
+/// The things, next one first; they are numbers from 0.
 pub(super) struct Edf {
     queue: BinaryHeap<Entry>,
     now: f64,
@@ -17,35 +13,34 @@ pub(super) struct Edf {
 struct Entry {
     deadline: f64,
     turn: u64,
-    host: usize,
+    number: u32,
 }
 
 impl Edf {
-    pub(super) fn new(hosts: &[Rc<WorkerHost>]) -> Edf {
-        let mut edf = Edf { queue: BinaryHeap::with_capacity(hosts.len()), now: 0.0, turn: 0 };
-        for (at, host) in hosts.iter().enumerate() {
-            edf.push(at, f64::from(host.host.weight));
+    /// So many things of these weights, all of them more than 0.
+    pub(super) fn new(count: u32, weight: impl Fn(u32) -> f64) -> Edf {
+        let mut edf = Edf { queue: BinaryHeap::with_capacity(count as usize), now: 0.0, turn: 0 };
+        for number in 0..count {
+            edf.push(number, weight(number));
         }
         // Begin somewhere along the way, so that many proxies do not favour the same host at first.
-        for _ in 0..fastrand::usize(..=hosts.len()) {
-            edf.pick(hosts, false);
+        for _ in 0..fastrand::u32(..=count) {
+            edf.pick(&weight);
         }
         edf
     }
 
-    /// The next host; with `least_request` its weight counts less the more requests it has.
-    pub(super) fn pick(&mut self, hosts: &[Rc<WorkerHost>], least_request: bool) -> usize {
+    /// The next one; it gets its turn again by the weight it has now.
+    pub(super) fn pick(&mut self, weight: impl Fn(u32) -> f64) -> u32 {
         let Some(entry) = self.queue.pop() else { return 0 };
         self.now = entry.deadline;
-        let host = &hosts[entry.host].host;
-        let active = if least_request { f64::from(host.load.requests.load(Relaxed)) } else { 0.0 };
-        self.push(entry.host, f64::from(host.weight) / (active + 1.0));
-        entry.host
+        self.push(entry.number, weight(entry.number));
+        entry.number
     }
 
-    fn push(&mut self, host: usize, weight: f64) {
+    fn push(&mut self, number: u32, weight: f64) {
         self.turn += 1;
-        self.queue.push(Entry { deadline: self.now + 1.0 / weight, turn: self.turn, host });
+        self.queue.push(Entry { deadline: self.now + 1.0 / weight, turn: self.turn, number });
     }
 }
 

@@ -4,14 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use maille_xds::types::cluster::circuit_breakers::{Thresholds, thresholds};
-use maille_xds::types::cluster::cluster::common_lb_config::{LocalityConfigSpecifier, ZoneAwareLbConfig};
-use maille_xds::types::cluster::cluster::ring_hash_lb_config::HashFunction;
-use maille_xds::types::cluster::cluster::{
-    self, ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, LbConfig, LbPolicy as LbProto,
-};
+use maille_xds::types::cluster::cluster::{self, ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, LbConfig};
 use maille_xds::types::cluster::{self as proto, CircuitBreakers, UpstreamConnectionOptions};
 use maille_xds::types::core::{self, RoutingPriority};
-use maille_xds::types::kind::Percent;
 use maille_xds::types::upstream_http::http_protocol_options::{
     AutoHttpConfig, ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
     explicit_http_config::ProtocolConfig,
@@ -22,16 +17,15 @@ use maille_xds::types::{UInt32Value, pb};
 use crate::compile::Refused;
 use crate::compile::at::{At, Compiled, is_true, number, unset};
 use crate::compile::endpoint::{load_assignment, local_socket_address};
-use crate::compile::{http, matcher, tls};
+use crate::compile::{http, load_balancing, matcher, tls};
 use crate::config::{
-    Cluster, Discovery, DnsFamily, DnsOptions, EndpointAddress, Endpoints, LbPolicy, Limits, LocalityLb, OriginalDst,
-    OutlierDetection, SlowStart, TcpKeepalive, TransportMatch, UpstreamHttp, UpstreamProtocol,
+    Cluster, Discovery, DnsFamily, DnsOptions, EndpointAddress, Endpoints, Limits, OriginalDst, OutlierDetection,
+    TcpKeepalive, TransportMatch, UpstreamHttp, UpstreamProtocol,
 };
 
 /// Envoy's defaults.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const BUFFER_BYTES: u32 = 1 << 20;
-const PANIC_PERCENT: f64 = 50.0;
 const DNS_REFRESH: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(3600);
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
@@ -84,7 +78,7 @@ pub fn cluster(proto: &proto::Cluster) -> Result<Cluster, Refused> {
         // Hosts are never health-checked.
         ignore_health_on_host_removal: _,
         filters,
-        load_balancing_policy,
+        load_balancing_policy: _,
         lrs_server,
         lrs_report_endpoint_metrics,
         // Metrics.
@@ -99,10 +93,11 @@ pub fn cluster(proto: &proto::Cluster) -> Result<Cluster, Refused> {
     } = proto;
     unset!(at; transport_socket_matcher, per_connection_buffer_high_watermark_timeout, health_checks);
     unset!(at; dns_resolvers, use_tcp_for_dns_lookups, dns_resolution_config, lb_subset_config, protocol_selection);
-    unset!(at; filters, load_balancing_policy, lrs_server, lrs_report_endpoint_metrics, upstream_config);
+    unset!(at; filters, lrs_server, lrs_report_endpoint_metrics, upstream_config);
     unset!(at; preconnect_policy, connection_pool_per_downstream_connection, queuing_policies);
     dns_resolver(at, typed_dns_resolver_config)?;
-    let common = common_lb(at, common_lb_config)?;
+    let common = load_balancing::common(at, common_lb_config)?;
+    let (lb, own_localities) = load_balancing::policy(at, proto, common.hashing)?;
     let (limits, high_priority_limits) = circuit_breakers_of(at, circuit_breakers)?;
     let mut http = match typed_extension_protocol_options.iter().next() {
         None => plain_http(
@@ -133,8 +128,8 @@ pub fn cluster(proto: &proto::Cluster) -> Result<Cluster, Refused> {
         name: name.as_str().into(),
         stat_name: if alt_stat_name.is_empty() { name.as_str().into() } else { alt_stat_name.as_str().into() },
         discovery: discovery(at, proto, at.required("cluster_discovery_type", cluster_discovery_type)?)?,
-        lb: lb(at, proto)?,
-        locality_lb: common.locality,
+        lb,
+        locality_lb: own_localities.unwrap_or(common.locality),
         panic_threshold: common.panic,
         connect_timeout: at.duration("connect_timeout", connect_timeout)?.unwrap_or(CONNECT_TIMEOUT),
         limits,
@@ -261,128 +256,6 @@ fn original_dst(at: &At<'_>, proto: &proto::Cluster) -> Compiled<OriginalDst> {
     Ok(OriginalDst {
         header: use_http_header.then(|| matcher::header_name(&at, "http_header_name", header)).transpose()?,
         port: port.or_else(|_| at.field("upstream_port_override").refuse("is no port"))?,
-    })
-}
-
-fn lb(at: &At<'_>, proto: &proto::Cluster) -> Compiled<LbPolicy> {
-    let policy = match at.one_of("lb_policy", proto.lb_policy)? {
-        LbProto::RoundRobin => match &proto.lb_config {
-            Some(LbConfig::RoundRobinLbConfig(cluster::RoundRobinLbConfig { slow_start_config })) => {
-                LbPolicy::RoundRobin(slow_start(&at.field("round_robin_lb_config"), slow_start_config)?)
-            }
-            _ => LbPolicy::RoundRobin(SlowStart::default()),
-        },
-        LbProto::LeastRequest => {
-            let default = cluster::LeastRequestLbConfig::default();
-            let config = match &proto.lb_config {
-                Some(LbConfig::LeastRequestLbConfig(config)) => config,
-                _ => &default,
-            };
-            let cluster::LeastRequestLbConfig { choice_count, active_request_bias, slow_start_config } = config;
-            LbPolicy::LeastRequest {
-                choices: number(choice_count).unwrap_or(2).max(2),
-                active_bias: active_request_bias.as_ref().map_or(1.0, |bias| bias.default_value),
-                slow_start: slow_start(&at.field("least_request_lb_config"), slow_start_config)?,
-            }
-        }
-        LbProto::Random => LbPolicy::Random,
-        LbProto::RingHash => {
-            let default = cluster::RingHashLbConfig::default();
-            let config = match &proto.lb_config {
-                Some(LbConfig::RingHashLbConfig(config)) => config,
-                _ => &default,
-            };
-            let cluster::RingHashLbConfig { minimum_ring_size, hash_function, maximum_ring_size } = config;
-            LbPolicy::RingHash {
-                min_size: minimum_ring_size.as_ref().map_or(1024, |v| v.value),
-                max_size: maximum_ring_size.as_ref().map_or(8 << 20, |v| v.value),
-                murmur: at.one_of::<HashFunction>("hash_function", *hash_function)? == HashFunction::MurmurHash2,
-            }
-        }
-        LbProto::Maglev => {
-            let size = match &proto.lb_config {
-                Some(LbConfig::MaglevLbConfig(cluster::MaglevLbConfig { table_size })) => table_size.map(|v| v.value),
-                _ => None,
-            };
-            let size = size.unwrap_or(65_537);
-            if !is_maglev_size(size) {
-                let at = at.field("maglev_lb_config");
-                return at.field("table_size").refuse(format!("{size} is no prime up to {MAX_MAGLEV}"));
-            }
-            LbPolicy::Maglev { table_size: size }
-        }
-        LbProto::ClusterProvided => LbPolicy::ClusterProvided,
-        LbProto::LoadBalancingPolicyConfig => return at.field("load_balancing_policy").refuse("is not supported"),
-    };
-    Ok(policy)
-}
-
-/// As in Envoy.
-const MAX_MAGLEV: u64 = 5_000_011;
-
-/// Hosts step through the table, and only where its size is a prime do they come to all of it.
-fn is_maglev_size(size: u64) -> bool {
-    let divides = |n: &u64| size.is_multiple_of(*n);
-    (2..=MAX_MAGLEV).contains(&size) && !(2..size).take_while(|n| n * n <= size).any(|n| divides(&n))
-}
-
-#[cfg(test)]
-#[test]
-fn maglev_sizes() {
-    for (size, good) in [(0, false), (1, false), (2, true), (4, false), (49, false), (65_537, true)] {
-        assert_eq!(is_maglev_size(size), good, "{size}");
-    }
-    assert!(is_maglev_size(MAX_MAGLEV) && !is_maglev_size(u64::MAX));
-}
-
-fn slow_start(at: &At<'_>, proto: &Option<cluster::SlowStartConfig>) -> Compiled<SlowStart> {
-    let Some(cluster::SlowStartConfig { slow_start_window, aggression, min_weight_percent }) = proto else {
-        return Ok(SlowStart::default());
-    };
-    let at = at.field("slow_start_config");
-    Ok(SlowStart {
-        window: at.timeout("slow_start_window", slow_start_window, None)?,
-        aggression: aggression.as_ref().map_or(1.0, |a| a.default_value),
-        min_weight_percent: min_weight_percent.as_ref().map_or(10.0, |p| p.value),
-    })
-}
-
-struct CommonLb {
-    panic: f64,
-    locality: LocalityLb,
-    close_on_host_removal: bool,
-}
-
-fn common_lb(at: &At<'_>, proto: &Option<cluster::CommonLbConfig>) -> Compiled<CommonLb> {
-    let default = cluster::CommonLbConfig::default();
-    let cluster::CommonLbConfig {
-        healthy_panic_threshold,
-        // How soon changes of health or weight count: here at once.
-        update_merge_window: _,
-        // Hosts are never health-checked.
-        ignore_new_hosts_until_first_hc: _,
-        close_connections_on_host_set_change,
-        consistent_hashing_lb_config,
-        override_host_status,
-        locality_config_specifier,
-    } = proto.as_ref().unwrap_or(&default);
-    let at = at.field("common_lb_config");
-    unset!(at; consistent_hashing_lb_config, override_host_status);
-    Ok(CommonLb {
-        panic: healthy_panic_threshold.as_ref().map_or(PANIC_PERCENT, |Percent { value }| *value),
-        locality: match locality_config_specifier {
-            None => LocalityLb::None,
-            Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_)) => LocalityLb::Weighted,
-            Some(LocalityConfigSpecifier::ZoneAwareLbConfig(proto)) => {
-                let ZoneAwareLbConfig { routing_enabled, min_cluster_size, fail_traffic_on_panic, .. } = proto;
-                LocalityLb::ZoneAware {
-                    enabled: routing_enabled.as_ref().map_or(100.0, |p| p.value),
-                    min_cluster_size: min_cluster_size.as_ref().map_or(6, |v| v.value),
-                    fail_on_panic: *fail_traffic_on_panic,
-                }
-            }
-        },
-        close_on_host_removal: *close_connections_on_host_set_change,
     })
 }
 

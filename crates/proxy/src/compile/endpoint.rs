@@ -24,7 +24,7 @@ pub fn endpoints(proto: &proto::ClusterLoadAssignment) -> Result<Endpoints, Refu
 pub(crate) fn load_assignment(at: &At<'_>, proto: &proto::ClusterLoadAssignment) -> Compiled<Endpoints> {
     let proto::ClusterLoadAssignment { cluster_name, endpoints, named_endpoints, policy } = proto;
     unset!(at; named_endpoints);
-    let mut overprovisioning_factor = OVERPROVISIONING;
+    let (mut overprovisioning_factor, mut weighted) = (OVERPROVISIONING, false);
     if let Some(policy) = policy {
         let at = at.field("policy");
         let cluster_load_assignment::Policy {
@@ -33,14 +33,16 @@ pub(crate) fn load_assignment(at: &At<'_>, proto: &proto::ClusterLoadAssignment)
             endpoint_stale_after,
             weighted_priority_health,
         } = policy;
-        unset!(at; drop_overloads, endpoint_stale_after, weighted_priority_health);
+        unset!(at; drop_overloads, endpoint_stale_after);
         overprovisioning_factor = number(factor).unwrap_or(OVERPROVISIONING);
+        weighted = *weighted_priority_health;
     }
     let localities = endpoints.iter().enumerate().map(|(i, proto)| locality(&at.item("endpoints", i), proto));
     Ok(Endpoints {
         cluster: cluster_name.as_str().into(),
         localities: localities.collect::<Compiled<_>>()?,
         overprovisioning_factor,
+        weighted_priority_health: weighted,
     })
 }
 

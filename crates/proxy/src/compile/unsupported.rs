@@ -4,8 +4,8 @@ use crate::compile::Refused;
 use crate::compile::at::At;
 use crate::config::{
     Action, Cluster, Codec, Discovery, DownstreamTransport, Fault, FilterChain, Forward, HeaderCase, HttpFilterKind,
-    HttpManager, LbPolicy, Listener, ListenerFilterKind, LocalityLb, Network, Route, RouteSource, RouteTable,
-    TcpDestination, UpstreamProtocol, UpstreamTransport,
+    HttpManager, Listener, ListenerFilterKind, Network, Route, RouteSource, RouteTable, TcpDestination,
+    UpstreamProtocol, UpstreamTransport,
 };
 
 /// What of a listener cannot be served.
@@ -47,17 +47,6 @@ pub fn cluster(cluster: &Cluster) -> Vec<Refused> {
     out.when(some_tls, at, "transport_socket_matches", "TLS to some upstreams");
     let dynamic = matches!(cluster.discovery, Discovery::DynamicForwardProxy(_));
     out.when(dynamic, at, "cluster_type", "a dynamic forward proxy");
-    let slow_start = match cluster.lb {
-        LbPolicy::RoundRobin(slow_start) | LbPolicy::LeastRequest { slow_start, .. } => slow_start.window.is_some(),
-        _ => false,
-    };
-    out.when(slow_start, at, "slow_start_config", "slow start");
-    let murmur = matches!(cluster.lb, LbPolicy::RingHash { murmur: true, .. });
-    out.when(murmur, at, "ring_hash_lb_config", "MurmurHash2");
-    let bias = matches!(cluster.lb, LbPolicy::LeastRequest { active_bias, .. } if active_bias != 1.0);
-    out.when(bias, at, "least_request_lb_config", "an active request bias other than 1");
-    let zone_aware = matches!(cluster.locality_lb, LocalityLb::ZoneAware { .. });
-    out.when(zone_aware, at, "common_lb_config", "zone-aware balancing");
     let http2 = cluster.http.protocol == UpstreamProtocol::Http2;
     out.when(http2, at, "typed_extension_protocol_options", "HTTP/2 to upstreams");
     let alpn = cluster.http.protocol == UpstreamProtocol::Alpn;

@@ -108,8 +108,10 @@ pub enum LbPolicy {
     RoundRobin(SlowStart),
     /// The one with the fewest requests among some.
     LeastRequest {
-        /// Among how many; at least 2.
+        /// Among how many, drawn with replacement; at least 2.
         choices: u32,
+        /// Whether all hosts are looked at instead.
+        full_scan: bool,
         /// How much active requests count against weight.
         active_bias: f64,
         /// Gradual use of new hosts.
@@ -125,14 +127,27 @@ pub enum LbPolicy {
         max_size: u64,
         /// Whether the hash function is MurmurHash2 rather than xxHash.
         murmur: bool,
+        /// What is hashed of hosts, and how much each may be given.
+        hashing: Hashing,
     },
     /// By hash in a table.
     Maglev {
         /// Its size, a prime.
         table_size: u64,
+        /// What is hashed of hosts, and how much each may be given.
+        hashing: Hashing,
     },
     /// The cluster's hosts are not chosen among ([`Discovery::OriginalDst`]).
     ClusterProvided,
+}
+
+/// What policies that hash have in common.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hashing {
+    /// Whether hosts are known by their names rather than by their addresses.
+    pub by_hostname: bool,
+    /// How many requests a host may have at a time in percent of the average; 0 is any number.
+    pub balance_factor: u32,
 }
 
 /// Gradual use of new hosts.
@@ -162,6 +177,10 @@ pub enum LocalityLb {
         min_cluster_size: u64,
         /// Whether requests fail rather than disregard health.
         fail_on_panic: bool,
+        /// The own zone takes everything when it has this many healthy hosts.
+        force_local_zone: Option<u32>,
+        /// Whether a zone's share is the sum of its hosts' weights rather than their number.
+        by_weight: bool,
     },
 }
 

@@ -14,6 +14,8 @@ pub struct Endpoints {
     pub localities: Vec<LocalityEndpoints>,
     /// By how much a priority's hosts may be over-used before the next one takes over, in percent.
     pub overprovisioning_factor: u32,
+    /// Whether a priority's health is told by its hosts' weights rather than by their number.
+    pub weighted_priority_health: bool,
 }
 
 /// The hosts of a locality at a priority.

@@ -315,7 +315,7 @@ impl ClusterState {
             Discovery::OriginalDst(_) | Discovery::DynamicForwardProxy(_) => Arc::default(),
         };
         let old = self.entry.as_ref().map(|entry| &*entry.hosts);
-        let hosts = Arc::new(HostSet::new(&self.config, &endpoints, old));
+        let hosts = Arc::new(HostSet::new(&self.config, &endpoints, old, None));
         self.detector.watch(hosts.hosts().filter_map(|host| Some((host.address, host.monitor.as_ref()?))));
         let (config, loads, alarm) = (self.config.clone(), self.loads.clone(), alarm.clone());
         self.entry = Some(Arc::new(ClusterEntry { config, hosts, loads, alarm }));

@@ -9,8 +9,8 @@ use ahash::AHashMap;
 use maille_telemetry::metrics::{ClusterMetrics, Registry};
 
 use super::{ClusterEntry, Host, Load, Pool};
-use crate::balance::Balancer;
-use crate::config::{Cluster, Health};
+use crate::balance::{Balancer, Wish};
+use crate::config::{Cluster, Health, Locality};
 
 /// One worker's side of a cluster. Made when the cluster is first used; in-flight requests keep it alive.
 pub(crate) struct WorkerCluster {
@@ -70,14 +70,9 @@ impl WorkerCluster {
     }
 
     /// A host for a request; see [`Balancer::pick`].
-    pub(crate) fn pick(
-        &self,
-        hash: Option<u64>,
-        attempts: u32,
-        avoid: impl Fn(&WorkerHost) -> bool,
-    ) -> Option<Rc<WorkerHost>> {
+    pub(crate) fn pick<A: Fn(&WorkerHost) -> bool>(&self, wish: &Wish<'_, A>) -> Option<Rc<WorkerHost>> {
         let state = self.state.borrow();
-        state.balancer.pick(&state.entry.hosts, hash, attempts, avoid)
+        state.balancer.pick(&state.entry.hosts, wish)
     }
 
     /// The host at an address that the client named.
@@ -92,9 +87,12 @@ impl WorkerCluster {
                 address,
                 hostname: "".into(),
                 weight: 1,
+                priority: 0,
+                locality: Locality::default(),
                 health: Health::Healthy,
                 metadata: None,
                 load: Arc::new(Load::default()),
+                since: None,
                 monitor: None,
             };
             Rc::new(WorkerHost { host: Arc::new(host), pool: Rc::new(Pool::new()) })
@@ -140,7 +138,7 @@ fn balancer(
         };
         hosts.entry(host.address).or_insert_with(|| Rc::new(WorkerHost { host: host.clone(), pool }));
     }
-    Balancer::new(&entry.config.lb, &entry.hosts, |host| match hosts.get(&host.address) {
+    Balancer::new(&entry.config.lb, &entry.config.locality_lb, &entry.hosts, |host| match hosts.get(&host.address) {
         Some(found) => found.clone(),
         None => Rc::new(WorkerHost { host: host.clone(), pool: Rc::new(Pool::new()) }),
     })

@@ -1,15 +1,25 @@
 //! The hosts of a cluster, as the main thread hands them to the workers: immutable but for their load.
 
-use std::collections::HashMap;
+mod health;
+mod zones;
+
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::Notify;
 
 use super::outlier::{Monitor, Outcome};
 use super::{Breakers, Load};
-use crate::balance::Table;
-use crate::config::{Cluster, Endpoint, EndpointAddress, Endpoints, Health, LocalityLb, Metadata, Priority};
+use crate::balance::{Member, Table};
+use crate::config::{
+    Cluster, Endpoint, EndpointAddress, Endpoints, Health, LbPolicy, Locality, LocalityEndpoints, LocalityLb, Metadata,
+    Priority,
+};
+
+pub(crate) use health::Loads;
+pub(crate) use zones::Zones;
 
 /// A cluster and its hosts at one moment.
 #[derive(Debug)]
@@ -54,12 +64,18 @@ pub struct Host {
     pub hostname: Arc<str>,
     /// Its share of the traffic.
     pub weight: u32,
+    /// 0 is used first.
+    pub priority: u32,
+    /// Where it is in the world.
+    pub locality: Locality,
     /// What discovery says.
     pub health: Health,
     /// For logs and transport choice.
     pub metadata: Option<Arc<Metadata>>,
     /// What is going on there.
     pub load: Arc<Load>,
+    /// Since when it is one of the cluster's healthy hosts, where new hosts are used gradually.
+    pub(crate) since: Option<Instant>,
     /// Its record, where hosts are ejected for it.
     pub(crate) monitor: Option<Arc<Monitor>>,
 }
@@ -72,6 +88,21 @@ impl Host {
             _ => self.health,
         }
     }
+
+    /// Whether it is on its way out: then it counts neither as able nor as lost.
+    fn is_leaving(&self) -> bool {
+        self.health == Health::Draining
+    }
+
+    /// What consistent hashing knows it by.
+    fn hash_key(&self, by_hostname: bool) -> String {
+        let own = self.metadata.as_ref().and_then(|metadata| metadata.get("envoy.lb", &["hash_key"]));
+        match own.and_then(|key| key.as_str()) {
+            Some(key) if !key.is_empty() => key.to_owned(),
+            _ if by_hostname && !self.hostname.is_empty() => self.hostname.to_string(),
+            _ => self.address.to_string(),
+        }
+    }
 }
 
 /// What hosts with the same address share.
@@ -79,6 +110,16 @@ impl Host {
 struct Shared {
     load: Arc<Load>,
     monitor: Option<Arc<Monitor>>,
+    since: Option<Instant>,
+}
+
+/// Where this proxy is, and the hosts of the cluster that it is one of: what balancing by zones compares with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Local<'a> {
+    /// Where we are.
+    pub locality: &'a Locality,
+    /// Those like us, if they are known.
+    pub peers: Option<&'a Endpoints>,
 }
 
 /// All hosts of a cluster, by priority.
@@ -86,6 +127,12 @@ struct Shared {
 pub struct HostSet {
     /// Hosts by priority; some may be empty.
     pub priorities: Vec<PriorityHosts>,
+    /// How much of the traffic goes where.
+    pub(crate) loads: Loads,
+    /// How the first priority's zones are used, when they are.
+    pub(crate) zones: Option<Zones>,
+    /// When the newest host came, where new hosts are used gradually.
+    pub(crate) newest: Option<Instant>,
 }
 
 /// The hosts of one priority.
@@ -93,54 +140,97 @@ pub struct HostSet {
 pub struct PriorityHosts {
     /// Every host.
     pub all: Vec<Arc<Host>>,
-    /// Those that take requests.
-    pub usable: Vec<Arc<Host>>,
-    /// The share of requests that goes here, in percent.
-    pub percent: u32,
+    /// Which of them are healthy, and which only half so.
+    pub(crate) able: Able,
+    /// Whether so few are that it is disregarded.
+    pub panic: bool,
+    /// The same hosts by locality, where that matters.
+    pub(crate) localities: Vec<LocalityHosts>,
     /// Tables of consistent-hash policies.
     pub(crate) table: Option<Table>,
 }
 
+/// The hosts of one locality in a priority, as places in [`PriorityHosts::all`].
+#[derive(Debug)]
+pub(crate) struct LocalityHosts {
+    pub(crate) weight: u32,
+    pub(crate) all: Vec<u32>,
+    pub(crate) able: Able,
+    /// How many hosts there are without those that are leaving.
+    pub(crate) counted: u32,
+}
+
+/// Hosts that take requests, as places in [`PriorityHosts::all`].
+#[derive(Debug, Default)]
+pub(crate) struct Able {
+    pub(crate) healthy: Vec<u32>,
+    pub(crate) degraded: Vec<u32>,
+}
+
 impl HostSet {
     /// From discovered endpoints; addresses that still are names are passed over. `old` gives its counts to hosts that stay.
-    pub fn new(config: &Cluster, endpoints: &Endpoints, old: Option<&HostSet>) -> HostSet {
-        let of = |host: &Arc<Host>| Shared { load: host.load.clone(), monitor: host.monitor.clone() };
+    pub(crate) fn new(
+        config: &Cluster,
+        endpoints: &Endpoints,
+        old: Option<&HostSet>,
+        local: Option<Local<'_>>,
+    ) -> HostSet {
+        let of =
+            |host: &Arc<Host>| Shared { load: host.load.clone(), monitor: host.monitor.clone(), since: host.since };
         let mut shared: HashMap<SocketAddr, Shared> =
             old.iter().flat_map(|set| set.hosts()).map(|host| (host.address, of(host))).collect();
-        let weighted = config.locality_lb == LocalityLb::Weighted;
+        let now = gradual(&config.lb).then(Instant::now);
+        let by_locality = config.locality_lb != LocalityLb::None;
         let mut priorities: Vec<PriorityHosts> = Vec::new();
+        let mut places: Vec<BTreeMap<&Locality, (u32, Vec<u32>)>> = Vec::new();
         for locality in &endpoints.localities {
-            // Istio's locality weights are shares: a locality that is given none gets none.
-            if weighted && locality.weight.unwrap_or(0) == 0 {
-                continue;
-            }
             let at = locality.priority as usize;
             // Priorities have no gaps; a server that leaves some would otherwise make us allocate without bound.
             if at > 128 {
                 continue;
             }
-            priorities.resize_with(priorities.len().max(at + 1), PriorityHosts::default);
-            let sum: u64 = locality.endpoints.iter().map(|e| u64::from(e.weight)).sum();
+            let count = priorities.len().max(at + 1);
+            priorities.resize_with(count, PriorityHosts::default);
+            places.resize_with(count, BTreeMap::new);
+            let place = places[at].entry(&locality.locality).or_default();
+            place.0 = locality.weight.unwrap_or(place.0);
             for endpoint in &locality.endpoints {
                 let EndpointAddress::Socket(address) = endpoint.address else { continue };
-                let weight = match locality.weight {
-                    Some(share) if weighted => share_of(share, endpoint.weight, sum),
-                    _ => endpoint.weight.max(1),
-                };
                 let shared = shared.entry(address).or_default();
                 match config.outlier {
                     Some(_) => drop(shared.monitor.get_or_insert_default()),
                     None => shared.monitor = None,
                 }
-                priorities[at].all.push(Arc::new(host(endpoint, address, weight, shared.clone())));
+                shared.since = match now {
+                    Some(now) if endpoint.health == Health::Healthy => Some(shared.since.unwrap_or(now)),
+                    Some(_) => shared.since,
+                    None => None,
+                };
+                place.1.push(priorities[at].all.len() as u32);
+                priorities[at].all.push(Arc::new(host(endpoint, address, locality, shared.clone())));
             }
         }
-        for hosts in &mut priorities {
-            hosts.usable = usable(&hosts.all, config.panic_threshold);
-            hosts.table = Table::new(&config.lb, &hosts.usable);
+        for (hosts, places) in priorities.iter_mut().zip(places) {
+            hosts.able = Able::of(&hosts.all, 0..hosts.all.len() as u32);
+            if by_locality {
+                hosts.localities = ordered(places, local.map(|local| local.locality))
+                    .map(|(weight, all)| LocalityHosts {
+                        weight,
+                        able: Able::of(&hosts.all, all.iter().copied()),
+                        counted: all.iter().filter(|at| !hosts.all[**at as usize].is_leaving()).count() as u32,
+                        all,
+                    })
+                    .collect();
+            }
         }
-        spread(&mut priorities, endpoints.overprovisioning_factor);
-        HostSet { priorities }
+        let loads = Loads::new(config, endpoints, &mut priorities);
+        let weighted = config.locality_lb == LocalityLb::Weighted;
+        for hosts in &mut priorities {
+            hosts.table = hosts.table(&config.lb, weighted);
+        }
+        let zones = local.zip(priorities.first()).and_then(|(local, first)| Zones::new(config, first, local));
+        let newest = priorities.iter().flat_map(|hosts| &hosts.all).filter_map(|host| host.since).max();
+        HostSet { priorities, loads, zones, newest }
     }
 
     /// Every host, best priority first.
@@ -149,67 +239,91 @@ impl HostSet {
     }
 }
 
-fn host(endpoint: &Endpoint, address: SocketAddr, weight: u32, shared: Shared) -> Host {
+impl PriorityHosts {
+    /// The hosts that get requests as things are; degraded ones only get what the healthy ones cannot take.
+    pub fn usable(&self) -> impl Iterator<Item = &Arc<Host>> {
+        let able = self.able.healthy.iter().chain(&self.able.degraded);
+        let all = if self.panic { self.all.as_slice() } else { &[] };
+        all.iter().chain(able.filter(|_| !self.panic).filter_map(|at| self.all.get(*at as usize)))
+    }
+
+    /// The table over the hosts that hashing chooses among: it knows no degraded ones, as in Envoy.
+    fn table(&self, lb: &LbPolicy, weighted: bool) -> Option<Table> {
+        let hashing = match lb {
+            LbPolicy::RingHash { hashing, .. } | LbPolicy::Maglev { hashing, .. } => hashing,
+            _ => return None,
+        };
+        let mut members = Vec::new();
+        let mut add = |places: &mut dyn Iterator<Item = u32>, share: f64| {
+            let hosts: Vec<(u32, &Host)> = places.map(|at| (at, &*self.all[at as usize])).collect();
+            let sum: f64 = hosts.iter().map(|(_, host)| f64::from(host.weight)).sum();
+            members.extend(hosts.into_iter().map(|(place, host)| Member {
+                place,
+                key: host.hash_key(hashing.by_hostname),
+                weight: f64::from(host.weight) * share / sum,
+            }));
+        };
+        if weighted && !self.localities.is_empty() {
+            let sum: f64 = self.localities.iter().map(|locality| f64::from(locality.weight)).sum();
+            for locality in self.localities.iter().filter(|locality| locality.weight > 0) {
+                let places = if self.panic { &locality.all } else { &locality.able.healthy };
+                add(&mut places.iter().copied(), f64::from(locality.weight) / sum);
+            }
+        } else if self.panic {
+            add(&mut (0..self.all.len() as u32), 1.0);
+        } else {
+            add(&mut self.able.healthy.iter().copied(), 1.0);
+        }
+        Table::new(lb, members)
+    }
+}
+
+impl Able {
+    pub(crate) fn places(&self, degraded: bool) -> &[u32] {
+        if degraded { &self.degraded } else { &self.healthy }
+    }
+
+    fn of(hosts: &[Arc<Host>], places: impl Iterator<Item = u32>) -> Able {
+        let mut able = Able::default();
+        for place in places {
+            match hosts[place as usize].condition() {
+                Health::Healthy => able.healthy.push(place),
+                Health::Degraded => able.degraded.push(place),
+                Health::Draining | Health::Unhealthy => {}
+            }
+        }
+        able
+    }
+}
+
+/// Localities with hosts: our own first, the others by name.
+fn ordered(
+    mut places: BTreeMap<&Locality, (u32, Vec<u32>)>,
+    own: Option<&Locality>,
+) -> impl Iterator<Item = (u32, Vec<u32>)> {
+    let own = own.and_then(|own| places.remove(own));
+    own.into_iter().chain(places.into_values()).filter(|(_, hosts)| !hosts.is_empty())
+}
+
+fn gradual(lb: &LbPolicy) -> bool {
+    match lb {
+        LbPolicy::RoundRobin(slow_start) | LbPolicy::LeastRequest { slow_start, .. } => slow_start.window.is_some(),
+        _ => false,
+    }
+}
+
+fn host(endpoint: &Endpoint, address: SocketAddr, place: &LocalityEndpoints, shared: Shared) -> Host {
     Host {
         address,
         hostname: endpoint.hostname.clone(),
-        weight,
+        weight: endpoint.weight.max(1),
+        priority: place.priority,
+        locality: place.locality.clone(),
         health: endpoint.health,
         metadata: endpoint.metadata.clone(),
         load: shared.load,
+        since: shared.since,
         monitor: shared.monitor,
-    }
-}
-
-/// A host's part of its locality's share, fine enough that small weights do not vanish.
-fn share_of(share: u32, weight: u32, sum: u64) -> u32 {
-    let part = u128::from(share) * 10_000 * u128::from(weight) / u128::from(sum.max(1));
-    u32::try_from(part).unwrap_or(u32::MAX).max(1)
-}
-
-/// The healthy hosts, or the degraded ones when there are none; all of them in a panic.
-fn usable(all: &[Arc<Host>], panic_threshold: f64) -> Vec<Arc<Host>> {
-    let with = |health: Health| all.iter().filter(|h| h.condition() == health).cloned().collect::<Vec<_>>();
-    let healthy = with(Health::Healthy);
-    let degraded = with(Health::Degraded);
-    let able = healthy.len() + degraded.len();
-    if !all.is_empty() && (able as f64) * 100.0 < panic_threshold * all.len() as f64 {
-        return all.to_vec();
-    }
-    if healthy.is_empty() { degraded } else { healthy }
-}
-
-/// How much of the traffic each priority takes: the first as much as its health allows, then the next.
-fn spread(priorities: &mut [PriorityHosts], overprovisioning: u32) {
-    let factor = if overprovisioning == 0 { 140 } else { overprovisioning };
-    let ability: Vec<u32> = priorities
-        .iter()
-        .map(|p| match p.all.len() {
-            0 => 0,
-            n => {
-                let able = p.all.iter().filter(|h| matches!(h.condition(), Health::Healthy | Health::Degraded)).count();
-                (u64::from(factor) * able as u64 / n as u64).min(100) as u32
-            }
-        })
-        .collect();
-    let total = ability.iter().sum::<u32>().min(100);
-    let mut left = 100;
-    for (hosts, ability) in priorities.iter_mut().zip(&ability) {
-        // When all together cannot take everything, each takes more than it should rather than requests failing.
-        let share = (ability * 100).checked_div(total).unwrap_or(0).min(left);
-        hosts.percent = share;
-        left -= share;
-    }
-    if left > 0
-        && let Some(hosts) = priorities.iter_mut().find(|p| p.percent > 0)
-    {
-        hosts.percent += left;
-        left = 0;
-    }
-    if left > 0
-        && let Some(hosts) = priorities.iter_mut().find(|p| !p.usable.is_empty())
-    {
-        hosts.percent = left;
     }
 }
 

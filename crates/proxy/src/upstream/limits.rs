@@ -21,6 +21,14 @@ pub struct Load {
     pub retries: AtomicU32,
 }
 
+impl Load {
+    /// Requests at work.
+    #[inline]
+    pub(crate) fn active(&self) -> u32 {
+        self.requests.load(Ordering::Relaxed)
+    }
+}
+
 /// A cluster's limits at one priority, and what counts against them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Breakers<'a> {

@@ -9,6 +9,7 @@ use tokio::io::AsyncReadExt;
 
 use super::Worker;
 use super::io::{Input, write_all};
+use crate::balance::Wish;
 use crate::config::{Mirror, Priority};
 use crate::upstream::{Counted, WorkerCluster, connect};
 
@@ -35,7 +36,7 @@ pub(crate) fn send(
             data
         }
     };
-    let Some(host) = cluster.pick(None, 0, |_| false) else { return };
+    let Some(host) = cluster.pick(&Wish::of(None)) else { return };
     let mut head = request.clone();
     if mirror.host_suffix {
         let (name, port) = maille_http::host::split_port(head.authority());

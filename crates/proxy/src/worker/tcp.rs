@@ -16,6 +16,7 @@ use super::buffers::Blocks;
 use super::connection::ConnectionInfo;
 use super::io::{Input, Stream, poll_shutdown};
 use super::transfer::Transfer;
+use crate::balance::Wish;
 use crate::config::{Discovery, Priority, TcpDestination, TcpProxy};
 use crate::headers::{LogValues, StreamInfo};
 use crate::upstream::outlier::Outcome;
@@ -111,7 +112,7 @@ async fn reach(
                 }
                 cluster.at(info.local)
             }
-            _ => match cluster.pick(hash, 0, |_| false) {
+            _ => match cluster.pick(&Wish::of(hash)) {
                 Some(host) => host,
                 None => {
                     facts.flags.set(ResponseFlags::NO_HEALTHY_UPSTREAM);

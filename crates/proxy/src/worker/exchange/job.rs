@@ -11,6 +11,7 @@ use tokio::time::sleep;
 
 use super::attempt::{Attempt, Outcome, keeps_length};
 use super::pause_for;
+use crate::balance::Wish;
 use crate::config::{
     Destination, Discovery, Forward, HostRewrite, HttpFilterKind, HttpManager, LbPolicy, RetryPolicy, Route,
     RouterOptions, VirtualHost,
@@ -413,7 +414,7 @@ impl Job<'_> {
             _ => (0, false),
         };
         let seen = |host: &WorkerHost| avoid && tried.iter().any(|old| old.host.address == host.host.address);
-        cluster.pick(hash, attempts, seen).ok_or_else(none)
+        cluster.pick(&Wish { hash, attempts, avoid: seen, loads: None }).ok_or_else(none)
     }
 }
 

@@ -97,9 +97,10 @@ impl Served {
 
     fn check(&mut self, what: &str, expected: &str) {
         let entry = self.entry();
-        let priorities = entry.hosts.priorities.iter().map(|priority| {
-            let ports: Vec<_> = priority.usable.iter().map(|host| host.address.port().to_string()).collect();
-            format!("{}%{}", priority.percent, ports.iter().map(|port| format!(" {port}")).collect::<String>())
+        let loads = &entry.hosts.loads.healthy;
+        let priorities = entry.hosts.priorities.iter().zip(loads).map(|(priority, load)| {
+            let ports: Vec<_> = priority.usable().map(|host| host.address.port().to_string()).collect();
+            format!("{load}%{}", ports.iter().map(|port| format!(" {port}")).collect::<String>())
         });
         assert_eq!(priorities.collect::<Vec<_>>().join("; "), expected, "{what}");
     }
@@ -118,7 +119,7 @@ fn ejected_hosts_are_not_served_unless_in_panic() {
 
     let mut served = Served::new(0.0, &[&[1, 2]]);
     served.fail(&[1, 2]);
-    served.check("without panic, none is left", "0%");
+    served.check("without panic, none is left", "100%");
 }
 
 #[test]
