@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, watch};
 
 use maille_telemetry::metrics::Registry;
 
+use crate::config::Locality;
 use crate::worker::{self, Message, Shared, SharedLogs};
 
 pub use assembly::Assembly;
@@ -137,7 +138,13 @@ fn start(options: Options, source: Source) -> io::Result<Handle> {
     let (status_in, status) = watch::channel(Status::default());
     let (drain, drain_out) = watch::channel(None);
     let admin_drain = drain.clone();
-    let outside = follow::Outside { status: status_in, drain: drain_out, admin, admin_drain, registry };
+    let locality = options.node.locality.as_ref().filter(|place| !place.region.is_empty() || !place.zone.is_empty());
+    let locality = locality.map(|place| Locality {
+        region: place.region.as_str().into(),
+        zone: place.zone.as_str().into(),
+        sub_zone: place.sub_zone.as_str().into(),
+    });
+    let outside = follow::Outside { status: status_in, drain: drain_out, admin, admin_drain, registry, locality };
     let main = std::thread::Builder::new().name("proxy-main".into()).spawn(move || {
         runtime.block_on(follow::follow(client, fixed, crew, outside));
     })?;

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use maille_model::{Address, Endpoint, Health, Locality, Port, Service, TrafficDistribution};
 use maille_xds::types::cluster::Cluster;
+use maille_xds::types::cluster::cluster::common_lb_config::LocalityConfigSpecifier;
 use maille_xds::types::core;
 use maille_xds::types::core::{HealthStatus, Metadata};
 use maille_xds::types::endpoint::lb_endpoint::HostIdentifier;
@@ -20,7 +21,53 @@ use spread::{Group, Spread};
 /// The endpoints of every cluster that gets them from us.
 pub(crate) fn build(context: &Context<'_>, clusters: &[Cluster]) -> Vec<ClusterLoadAssignment> {
     let by_eds = clusters.iter().filter(|cluster| cluster.eds_cluster_config.is_some());
-    by_eds.map(|cluster| assignment(context, &cluster.name)).collect()
+    let mut all: Vec<_> = by_eds.map(|cluster| assignment(context, &cluster.name)).collect();
+    all.extend(clusters.iter().any(is_zone_aware).then(|| peers(context)));
+    all
+}
+
+/// The name under which a proxy learns who else is like it, and where: what balancing by zones compares with. It is
+/// the proxy's own bootstrap that has a cluster of this name.
+const PEERS: &str = "local_cluster";
+/// Of several versions of a workload, only the proxy's own counts: others may be placed differently.
+const VERSIONS: [&str; 2] = ["pod-template-hash", "rollouts-pod-template-hash"];
+
+fn is_zone_aware(cluster: &Cluster) -> bool {
+    let common = cluster.common_lb_config.as_ref();
+    let localities = common.and_then(|common| common.locality_config_specifier.as_ref());
+    matches!(localities, Some(LocalityConfigSpecifier::ZoneAwareLbConfig(_)))
+}
+
+fn has_labels_of(endpoint: &Endpoint, labels: &BTreeMap<String, String>) -> bool {
+    !labels.is_empty() && labels.iter().all(|(name, value)| endpoint.labels.get(name) == Some(value))
+}
+
+/// The proxy's own workload in its own region, by locality.
+fn peers(context: &Context<'_>) -> ClusterLoadAssignment {
+    let (proxy, snapshot) = (context.proxy, context.snapshot);
+    let first = context.targets.first();
+    let endpoints = first.map_or(&[][..], |target| snapshot.endpoints(&target.service, target.port.number));
+    let same_version = |endpoint: &Endpoint| {
+        VERSIONS.iter().all(|version| endpoint.labels.get(*version) == proxy.labels.get(*version))
+    };
+    let mut by_locality: BTreeMap<&Locality, Vec<&Endpoint>> = BTreeMap::new();
+    for endpoint in endpoints {
+        // Workloads outside of a cluster have names of their own each: their labels say which are alike.
+        let is_alike = endpoint.workload_name == proxy.metadata.workload_name || has_labels_of(endpoint, &proxy.labels);
+        if is_alike
+            && endpoint.locality.region == proxy.locality.region
+            && !matches!(endpoint.address, Address::Name(..))
+            && same_version(endpoint)
+        {
+            by_locality.entry(&endpoint.locality).or_default().push(endpoint);
+        }
+    }
+    let groups = by_locality.into_iter().map(|(locality, endpoints)| Group::new(locality.clone(), endpoints));
+    ClusterLoadAssignment {
+        cluster_name: PEERS.to_owned(),
+        endpoints: groups.map(|group| encode_group(context, group)).collect(),
+        ..ClusterLoadAssignment::default()
+    }
 }
 
 fn assignment(context: &Context<'_>, name: &str) -> ClusterLoadAssignment {

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::compile::{self, Refused};
-use crate::config::{Cluster, Discovery, Endpoints, Listener, Network, RouteSource, RouteTable};
+use crate::config::{Cluster, Discovery, Endpoints, Listener, Locality, LocalityLb, Network, RouteSource, RouteTable};
 use crate::run::sockets::addresses;
 use crate::snapshot::Snapshot;
 use crate::upstream::outlier::{Detector, Verdict};
-use crate::upstream::{ClusterEntry, HostSet, Load};
+use crate::upstream::{ClusterEntry, HostSet, Load, Local};
 use maille_xds::types::{cluster, endpoint, listener, route};
 use maille_xds::{Resource, TypeUrl};
 use tokio::sync::Notify;
@@ -31,7 +31,12 @@ pub struct Assembly {
     snapshot: Arc<Snapshot>,
     /// Rung by workers when a host ought to be looked at.
     alarm: Arc<Notify>,
+    /// Where this proxy is, if that is known.
+    locality: Option<Locality>,
 }
+
+/// The name under which the control plane says who else is like this proxy, and where: Istio's.
+const LOCAL_CLUSTER: &str = "local_cluster";
 
 struct ClusterState {
     config: Arc<Cluster>,
@@ -62,6 +67,11 @@ impl Assembly {
     /// Nothing.
     pub fn new() -> Assembly {
         Assembly::default()
+    }
+
+    /// Nothing, for a proxy at a place.
+    pub fn at(locality: Option<Locality>) -> Assembly {
+        Assembly { locality, ..Assembly::default() }
     }
 
     /// Takes resources of one type. `open` gets sockets for a listener, or says why that cannot be.
@@ -122,6 +132,7 @@ impl Assembly {
                     Discovery::Eds(name) => Some(name.clone()),
                     _ => None,
                 })
+                .chain(self.wants_peers().then(|| LOCAL_CLUSTER.into()))
                 .collect(),
             TypeUrl::Route => self.listeners.values().flat_map(|state| route_names(&state.newest)).collect(),
             _ => BTreeSet::new(),
@@ -144,8 +155,10 @@ impl Assembly {
         let wanted = self.wanted(TypeUrl::Route);
         self.routes.retain(|name, _| wanted.contains(name));
         let mut next = Snapshot::default();
+        let peers = self.endpoints.get(LOCAL_CLUSTER).and_then(Option::as_deref);
+        let local = self.locality.as_ref().map(|locality| Local { locality, peers });
         for (name, state) in &mut self.clusters {
-            changed |= state.refresh(&self.endpoints, &self.alarm);
+            changed |= state.refresh(&self.endpoints, &self.alarm, local);
             if let Some(entry) = &state.entry {
                 next.clusters.insert(name.clone(), entry.clone());
             }
@@ -256,8 +269,16 @@ impl Assembly {
         Ok(())
     }
 
+    /// Whether some cluster is balanced by zones: then it matters where the proxy's like are.
+    fn wants_peers(&self) -> bool {
+        self.locality.is_some() && self.clusters.values().any(ClusterState::is_zone_aware)
+    }
+
     fn touch_endpoints(&mut self, name: &str) {
         for state in self.clusters.values_mut() {
+            if name == LOCAL_CLUSTER && state.is_zone_aware() {
+                state.stale = true;
+            }
             if matches!(&state.config.discovery, Discovery::Eds(eds) if **eds == *name) {
                 state.stale = true;
             }
@@ -296,8 +317,17 @@ impl Assembly {
 }
 
 impl ClusterState {
+    fn is_zone_aware(&self) -> bool {
+        matches!(self.config.locality_lb, LocalityLb::ZoneAware { .. })
+    }
+
     /// Brings what is served up to date, if the hosts are known. Says whether anything changed.
-    fn refresh(&mut self, discovered: &BTreeMap<Arc<str>, Option<Arc<Endpoints>>>, alarm: &Arc<Notify>) -> bool {
+    fn refresh(
+        &mut self,
+        discovered: &BTreeMap<Arc<str>, Option<Arc<Endpoints>>>,
+        alarm: &Arc<Notify>,
+        local: Option<Local<'_>>,
+    ) -> bool {
         if !self.stale {
             return false;
         }
@@ -315,7 +345,7 @@ impl ClusterState {
             Discovery::OriginalDst(_) | Discovery::DynamicForwardProxy(_) => Arc::default(),
         };
         let old = self.entry.as_ref().map(|entry| &*entry.hosts);
-        let hosts = Arc::new(HostSet::new(&self.config, &endpoints, old, None));
+        let hosts = Arc::new(HostSet::new(&self.config, &endpoints, old, local));
         self.detector.watch(hosts.hosts().filter_map(|host| Some((host.address, host.monitor.as_ref()?))));
         let (config, loads, alarm) = (self.config.clone(), self.loads.clone(), alarm.clone());
         self.entry = Some(Arc::new(ClusterEntry { config, hosts, loads, alarm }));

@@ -15,7 +15,7 @@ use super::assembly::{Applied, Assembly};
 use super::dns::{Answer, Dns};
 use super::sockets::Sockets;
 use super::{Crew, Drain, Status};
-use crate::config::Listener;
+use crate::config::{Listener, Locality};
 use crate::snapshot::Snapshot;
 use crate::upstream::outlier::Verdict;
 use crate::worker::Message;
@@ -30,6 +30,8 @@ pub(super) struct Outside {
     pub(super) admin: Option<TcpListener>,
     pub(super) admin_drain: watch::Sender<Option<Drain>>,
     pub(super) registry: Registry,
+    /// Where this proxy is, if it was told.
+    pub(super) locality: Option<Locality>,
 }
 
 /// Follows the control plane until told to drain; ends when the workers have.
@@ -39,7 +41,7 @@ pub(super) async fn follow(
     crew: Crew,
     outside: Outside,
 ) {
-    let Outside { status, mut drain, admin, admin_drain, registry } = outside;
+    let Outside { status, mut drain, admin, admin_drain, registry, locality } = outside;
     if let Some(client) = &client {
         client.subscribe_all(TypeUrl::Cluster);
         client.subscribe_all(TypeUrl::Listener);
@@ -47,7 +49,7 @@ pub(super) async fn follow(
     let mut connection = client.as_ref().map(Client::connection);
     let (answers_in, mut answers) = mpsc::unbounded_channel::<Answer>();
     let mut main = Main {
-        assembly: Assembly::new(),
+        assembly: Assembly::at(locality),
         sockets: Sockets::default(),
         dns: Dns::new(answers_in),
         crew,

@@ -55,6 +55,7 @@ pub(super) fn apply(
         max_requests: limit(http.map(|http| http.http2_max_requests)),
         max_retries: limit(http.map(|http| http.max_retries)),
         retry_budget: retry_budget.map(budget),
+        track_remaining: true,
         ..Thresholds::default()
     };
     draft.cluster.circuit_breakers = Some(CircuitBreakers { thresholds: vec![thresholds], ..Default::default() });

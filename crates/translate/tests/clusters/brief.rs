@@ -39,6 +39,11 @@ fn write_world(text: &mut String, world: &World) {
             write_endpoints(text, &assignment.endpoints);
         }
     }
+    if let Some(resource) = world.get(TypeUrl::Endpoint, "local_cluster") {
+        let assignment: ClusterLoadAssignment = resource.decode().expect("endpoints");
+        let _ = writeln!(text, "local_cluster");
+        write_endpoints(text, &assignment.endpoints);
+    }
 }
 
 fn write_cluster(text: &mut String, cluster: &Cluster) {
@@ -81,7 +86,7 @@ fn write_cluster(text: &mut String, cluster: &Cluster) {
 fn limits(cluster: &Cluster) -> String {
     let text = brief(&cluster.circuit_breakers);
     let unlimited = "CircuitBreakers { thresholds: [ Thresholds { max_connections: 4294967295, \
-        max_pending_requests: 4294967295, max_requests: 4294967295, max_retries: 4294967295 } ] }";
+        max_pending_requests: 4294967295, max_requests: 4294967295, max_retries: 4294967295, track_remaining: true } ] }";
     if text == unlimited { String::new() } else { text }
 }
 
