@@ -10,6 +10,7 @@ mod access_log;
 mod at;
 mod cluster;
 mod endpoint;
+mod ext_authz;
 mod filters;
 mod http;
 mod jwt;
@@ -27,6 +28,7 @@ pub use at::Refused;
 pub use cluster::cluster;
 pub use endpoint::endpoints;
 pub use listener::listener;
+pub(crate) use matcher::json;
 pub use route::routes;
 
 use maille_xds::Resource;

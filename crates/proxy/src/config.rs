@@ -5,6 +5,7 @@
 
 mod cluster;
 mod endpoint;
+mod ext_authz;
 mod http;
 mod jwt;
 mod listener;
@@ -17,6 +18,7 @@ mod tls;
 
 pub use cluster::*;
 pub use endpoint::*;
+pub use ext_authz::*;
 pub use http::*;
 pub use jwt::*;
 pub use listener::*;

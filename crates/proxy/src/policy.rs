@@ -1,6 +1,7 @@
 //! Who may pass: RBAC rules and JSON web tokens, asked about one request or connection. Pure: no I/O, no clock.
 
 mod admission;
+pub mod ext_authz;
 pub mod jwt;
 pub mod rbac;
 

@@ -9,13 +9,14 @@ use maille_xds::types::grpc_stats;
 use maille_xds::types::hcm::{self, http_filter};
 use maille_xds::types::pb::envoy::extensions::filters::common::fault::v3::{FaultDelay, fault_delay};
 use maille_xds::types::pb::envoy::extensions::filters::http::dynamic_forward_proxy::v3 as dynamic_forward_proxy;
+use maille_xds::types::pb::envoy::extensions::filters::http::ext_authz::v3 as ext_authz_filter;
 use maille_xds::types::pb::envoy::extensions::filters::http::jwt_authn::v3 as jwt_authn;
 use maille_xds::types::pb::envoy::extensions::filters::http::rbac::v3 as rbac_filter;
 use maille_xds::types::router::Router;
 use maille_xds::types::{Any, BoolValue};
 
 use crate::compile::at::{At, Compiled, is_true, number, unset};
-use crate::compile::{jwt, matcher, rbac};
+use crate::compile::{ext_authz, jwt, matcher, rbac};
 use crate::config::{CorsPolicy, Fault, FaultAbort, Fraction, HttpFilter, HttpFilterKind, RouterOptions};
 
 /// The filter configuration of a route, a virtual host or a table.
@@ -98,6 +99,8 @@ fn http_filter(at: &At<'_>, proto: &hcm::HttpFilter, is_last: bool) -> Compiled<
         HttpFilterKind::Rbac(Arc::new(rbac::http(&typed, &proto)?))
     } else if let Some(proto) = typed.unpack::<jwt_authn::JwtAuthentication>(any)? {
         HttpFilterKind::Jwt(Arc::new(jwt::filter(&typed, &proto)?))
+    } else if let Some(proto) = typed.unpack::<ext_authz_filter::ExtAuthz>(any)? {
+        HttpFilterKind::ExtAuthz(Arc::new(ext_authz::filter(&typed, &proto)?))
     } else if *is_optional {
         return Ok(None);
     } else {

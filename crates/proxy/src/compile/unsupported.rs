@@ -108,6 +108,7 @@ fn http_manager(out: &mut Found, at: &At<'_>, manager: &HttpManager) {
             HttpFilterKind::Fault(fault) => faults(out, &at.field("http_filters"), fault.as_deref()),
             HttpFilterKind::Rbac(_) => out.when(true, at, "http_filters", "RBAC rules"),
             HttpFilterKind::Jwt(_) => out.when(true, at, "http_filters", "JSON web tokens"),
+            HttpFilterKind::ExtAuthz(_) => out.when(true, at, "http_filters", "external authorization"),
             HttpFilterKind::DynamicForwardProxy => out.when(true, at, "http_filters", "a dynamic forward proxy"),
             HttpFilterKind::Router(_) | HttpFilterKind::Cors | HttpFilterKind::GrpcStats => {}
         }

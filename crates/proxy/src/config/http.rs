@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use maille_http::path::PathRules;
 
-use crate::config::{AccessLog, Fault, JwtFilter, Rbac, RouteTable};
+use crate::config::{AccessLog, ExtAuthz, Fault, JwtFilter, Rbac, RouteTable};
 
 /// How HTTP is served on a filter chain.
 #[derive(Clone, Debug)]
@@ -331,6 +331,8 @@ pub enum HttpFilterKind {
     Rbac(Arc<Rbac>),
     /// Requires tokens.
     Jwt(Arc<JwtFilter>),
+    /// Asks somebody else.
+    ExtAuthz(Arc<ExtAuthz>),
     /// Counts gRPC messages: metrics only.
     GrpcStats,
     /// Resolves the request's host for a cluster of [`crate::config::Discovery::DynamicForwardProxy`].

@@ -90,7 +90,9 @@ async fn serve<'s>(
                 None => None,
             },
             // Refused when the configuration came; should one get here all the same, nobody passes unasked.
-            HttpFilterKind::Rbac(_) | HttpFilterKind::Jwt(_) => Some(Reply::new(403, "rbac_access_denied")),
+            HttpFilterKind::Rbac(_) | HttpFilterKind::Jwt(_) | HttpFilterKind::ExtAuthz(_) => {
+                Some(Reply::new(403, "rbac_access_denied"))
+            }
             HttpFilterKind::Router(_) | HttpFilterKind::GrpcStats | HttpFilterKind::DynamicForwardProxy => None,
         };
         if let Some(reply) = reply {
