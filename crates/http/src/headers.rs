@@ -201,7 +201,7 @@ impl Headers {
 
     /// A parsed field: the name is put into lower case, the value is taken as it stands. The codec has validated both.
     #[inline]
-    pub(crate) fn push_parsed(&mut self, name: &[u8], value: &[u8]) -> HeaderId {
+    pub fn push_parsed(&mut self, name: &[u8], value: &[u8]) -> HeaderId {
         let start = self.text.len();
         self.text.extend_from_slice(name);
         let id = match self.text.get_mut(start..) {

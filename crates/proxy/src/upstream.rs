@@ -4,6 +4,7 @@ mod cluster;
 mod connect;
 mod hosts;
 mod limits;
+mod multiplex;
 pub(crate) mod outlier;
 mod pool;
 mod waiting;
@@ -14,6 +15,7 @@ pub(crate) use hosts::{Able, Loads, Local, LocalityHosts, Zones};
 pub use hosts::{ClusterEntry, Host, HostSet, PriorityHosts};
 pub use limits::Load;
 pub(crate) use limits::{Breakers, Permit};
+pub(crate) use multiplex::{Capacity, Carrier, Multiplexed, Ride};
 pub(crate) use pool::{Counted, Idle, Pool};
 pub(crate) use waiting::Turn;
 

@@ -1,5 +1,6 @@
 //! A worker: one thread with its own sockets, connections, pools, buffers and clock, serving what the main thread hands it.
 
+mod body;
 mod buffers;
 mod clock;
 mod connection;
@@ -8,6 +9,8 @@ mod exchange;
 mod fault;
 mod hash;
 mod http;
+mod http1;
+mod http2;
 mod io;
 mod listening;
 mod logs;

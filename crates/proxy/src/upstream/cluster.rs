@@ -4,13 +4,14 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ahash::AHashMap;
 use maille_telemetry::metrics::{ClusterMetrics, Registry};
 
 use super::{ClusterEntry, Host, Load, Pool};
 use crate::balance::{Balancer, Wish};
-use crate::config::{Cluster, Health, Locality};
+use crate::config::{Health, Locality};
 
 /// One worker's side of a cluster. Made when the cluster is first used; in-flight requests keep it alive.
 pub(crate) struct WorkerCluster {
@@ -103,9 +104,10 @@ impl WorkerCluster {
     /// Closes connections that have been idle for too long or were closed by the server.
     pub(crate) fn sweep(&self, now: u32) {
         let state = self.state.borrow();
-        let oldest = oldest(&state.entry.config, now);
+        let oldest = since(state.entry.config.http.idle_timeout, now);
+        let born = since(state.entry.config.http.max_connection_duration, now);
         for host in state.hosts.values().chain(state.dynamic.values()) {
-            host.pool.sweep(oldest);
+            host.pool.sweep(oldest, born);
         }
     }
 
@@ -118,11 +120,9 @@ impl WorkerCluster {
     }
 }
 
-fn oldest(config: &Cluster, now: u32) -> u32 {
-    match config.http.idle_timeout {
-        Some(timeout) => now.saturating_sub(u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX)),
-        None => 0,
-    }
+/// What was then is a limit ago; without a limit nothing ever is.
+fn since(limit: Option<Duration>, now: u32) -> u32 {
+    limit.map_or(0, |limit| now.saturating_sub(u32::try_from(limit.as_secs()).unwrap_or(u32::MAX)))
 }
 
 fn balancer(

@@ -8,7 +8,7 @@ use std::task::Poll;
 
 use super::limits::{give, take};
 use super::waiting::{Line, Place, Turn};
-use super::{Breakers, ConnectError, Host, Load};
+use super::{Breakers, ConnectError, Host, Load, Multiplexed};
 use crate::worker::Stream;
 
 type Waiting = Line<Idle, ConnectError>;
@@ -17,6 +17,8 @@ type Waiting = Line<Idle, ConnectError>;
 pub(crate) struct Pool {
     idle: RefCell<Vec<Idle>>,
     line: Rc<Waiting>,
+    /// Those of HTTP/2.
+    pub(crate) multiplexed: Rc<Multiplexed>,
     /// Set once the host is gone: what comes back is closed.
     closed: Cell<bool>,
 }
@@ -76,7 +78,12 @@ impl Drop for Counted {
 
 impl Pool {
     pub(crate) fn new() -> Pool {
-        Pool { idle: RefCell::default(), line: Rc::new(Line::new()), closed: Cell::new(false) }
+        Pool {
+            idle: RefCell::default(),
+            line: Rc::new(Line::new()),
+            multiplexed: Rc::default(),
+            closed: Cell::new(false),
+        }
     }
 
     /// An idle connection that is still good.
@@ -88,6 +95,11 @@ impl Pool {
                 return Some(connection);
             }
         }
+    }
+
+    /// The right to make a connection of HTTP/2, if there may be one more.
+    pub(crate) fn open(&self, host: &Host, breakers: Breakers<'_>) -> Option<Counted> {
+        Counted::of_pool(&self.line, host, breakers)
     }
 
     /// Waits until there is an idle connection, or the right to make one.
@@ -109,6 +121,11 @@ impl Pool {
         self.line.fail(|| error.again());
     }
 
+    /// Whether the host is gone.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.get()
+    }
+
     /// Keeps a connection for the next request.
     pub(crate) fn put(&self, connection: Idle) {
         if let Some(connection) = self.line.give(connection)
@@ -118,20 +135,22 @@ impl Pool {
         }
     }
 
-    /// Closes connections that were idle since before `oldest`, and those that the server closed.
-    pub(crate) fn sweep(&self, oldest: u32) {
+    /// Closes connections that were idle since before `oldest` or began before `born`, and those that the server closed.
+    pub(crate) fn sweep(&self, oldest: u32, born: u32) {
+        self.multiplexed.sweep(oldest, born);
         self.idle.borrow_mut().retain_mut(|c| c.since >= oldest && c.stream.is_quiet());
     }
 
     /// Closes all idle connections; those at work are closed when they come back.
     pub(crate) fn close(&self) {
         self.closed.set(true);
+        self.multiplexed.close();
         self.idle.borrow_mut().clear();
     }
 
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
-        self.idle.borrow().len()
+        self.idle.borrow().len() + self.multiplexed.len()
     }
 }
 

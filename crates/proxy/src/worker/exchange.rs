@@ -2,6 +2,7 @@
 
 mod attempt;
 mod job;
+mod outbound;
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -17,7 +18,6 @@ use super::http::{After, Client};
 use super::record::Record;
 use super::reply::{OnRoute, Reply, answer};
 use super::scratch::Scratch;
-use super::upstream_request::client_is_gone;
 use super::{fault, request};
 use crate::config::{
     Action, Fault, HttpFilterKind, HttpManager, RequireTls, Route, RouteSource, RouteTable, VirtualHost,
@@ -34,10 +34,9 @@ pub(crate) async fn exchange(
     scratch: &mut Scratch,
     meta: RequestMeta,
 ) -> After {
-    let protocol = if meta.version == Version::Http11 { Protocol::Http11 } else { Protocol::Http10 };
+    let protocol = if meta.version == Version::Http10 { Protocol::Http10 } else { client.protocol() };
     let snapshot = client.worker.snapshot();
     let mut record = Record::new(&client.info, protocol);
-    client.input.consume(meta.len, &client.worker.blocks);
     let after = serve(client, &snapshot, manager, scratch, &meta, &mut record).await;
     record.finish(client, manager, scratch);
     after
@@ -154,7 +153,7 @@ async fn inject(
     if let Some(pause) = fault::delay(injected, &scratch.request) {
         record.flags.set(ResponseFlags::DELAY_INJECTED);
         if !pause_for(client, pause).await {
-            record.flags.set(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
+            client.note_gone(record);
             return Err(None);
         }
     }
@@ -171,7 +170,7 @@ async fn pause_for(client: &mut Client, pause: Duration) -> bool {
         if timer.as_mut().poll(cx).is_ready() {
             return Poll::Ready(true);
         }
-        if client_is_gone(cx, client) { Poll::Ready(false) } else { Poll::Pending }
+        if client.poll_gone(cx) { Poll::Ready(false) } else { Poll::Pending }
     })
     .await
 }

@@ -1,38 +1,46 @@
-//! A client's HTTP/1 connection: one request after the other, each read, answered, forgotten.
+//! A client's connection that carries HTTP, whatever its version, and what a request knows of it.
 
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use maille_http::h1::{self, Limits, RequestMeta, parse_request};
+use h2::Reason;
+use maille_http::ResponseHead;
+use maille_telemetry::flags::ResponseFlags;
 use maille_telemetry::metrics::HttpMetrics;
 
+use super::body::{Data, Source};
+use super::buffers::BLOCK;
 use super::connection::ConnectionInfo;
-use super::exchange::exchange;
-use super::io::{Input, Stream, poll_shutdown, poll_write};
+use super::http2::ClientStream;
+use super::io::{Input, Stream, poll_write};
+use super::record::Record;
 use super::registry::Registered;
-use super::scratch::Scratch;
-use super::{Worker, reply};
-use crate::config::HttpManager;
+use super::{Worker, http1, http2};
+use crate::config::{Codec, HttpManager};
+use crate::headers::Protocol;
 
-/// Receiving a head may not take longer than this when the configuration sets no limit: a client that sends a byte a minute would keep a connection for ever.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// The client's side of a connection.
+/// The client's side of a request: a connection of HTTP/1, or one stream of a connection of HTTP/2.
 pub(crate) struct Client {
     pub(crate) worker: Rc<Worker>,
-    pub(crate) stream: Stream,
-    pub(crate) input: Input,
-    pub(crate) info: ConnectionInfo,
-    /// Requests so far.
+    pub(crate) side: Downstream,
+    pub(crate) info: Rc<ConnectionInfo>,
+    /// Requests so far on the connection.
     pub(crate) requests: u32,
     pub(crate) metrics: Rc<HttpMetrics>,
     /// How long a request may be without activity, in seconds; `u32::MAX` is for ever.
     pub(crate) stream_idle: u32,
-    registered: Registered,
+    pub(super) registered: Registered,
+}
+
+/// How the client is spoken with.
+pub(crate) enum Downstream {
+    Http1(Stream, Input),
+    Http2(Box<ClientStream>),
 }
 
 /// What to do with the connection after a request.
@@ -46,62 +54,29 @@ pub(crate) enum After {
     Linger,
 }
 
-/// What came next on a connection.
-enum Next {
-    Request(Box<Scratch>, RequestMeta),
-    Bad(Box<Scratch>, h1::Error),
-    End,
-}
-
 /// Serves a connection to its end.
 pub(crate) async fn serve(worker: Rc<Worker>, stream: Stream, manager: Arc<HttpManager>, info: ConnectionInfo) {
     let registered = worker.connections.add(info.listener.direction);
     let metrics = worker.http_metrics(&manager.stat_prefix);
     metrics.connections().inspect(|c| c.inc());
     let _active = Active::of(&metrics);
+    let agreed_on_http2 = stream.alpn() == Some(b"h2");
     let mut client = Client {
         worker,
-        stream,
-        input: Input::default(),
-        info,
+        side: Downstream::Http1(stream, Input::default()),
+        info: Rc::new(info),
         requests: 0,
         metrics: metrics.clone(),
         stream_idle: u32::MAX,
         registered,
     };
-    let limits = Limits {
-        head_bytes: manager.max_header_bytes as usize,
-        fields: manager.max_header_count as usize,
-        http10: manager.http1.accept_http10,
-    };
-    loop {
-        let after = match client.next(&manager, &limits).await {
-            Next::Request(mut scratch, meta) => {
-                client.requests = client.requests.saturating_add(1);
-                client.registered.slot.set(false, u32::MAX);
-                client.limit_silence(manager.timeouts.stream_idle);
-                let after = exchange(&mut client, &manager, &mut scratch, meta).await;
-                client.worker.scratches.give(scratch);
-                after
-            }
-            Next::Bad(mut scratch, error) => {
-                client.limit_silence(manager.timeouts.stream_idle);
-                reply::refuse(&mut client, &manager, &mut scratch, error).await;
-                client.worker.scratches.give(scratch);
-                After::Linger
-            }
-            Next::End => After::Close,
-        };
-        match after {
-            After::KeepAlive => {}
-            After::Close => break,
-            After::Linger => {
-                client.linger(manager.timeouts.delayed_close.unwrap_or(Duration::from_secs(1))).await;
-                break;
-            }
+    if manager.codec != Codec::Http2 && !(manager.codec == Codec::Auto && agreed_on_http2) {
+        match http1::serve(client, &manager).await {
+            Some(it_speaks_http2) => client = it_speaks_http2,
+            None => return,
         }
     }
-    client.input.release(&client.worker.blocks);
+    http2::serve(client, manager).await;
 }
 
 /// Counts a connection for as long as it lives.
@@ -120,60 +95,84 @@ impl Drop for Active<'_> {
     }
 }
 
+impl Downstream {
+    /// Where the request's body comes from.
+    pub(crate) fn source(&mut self) -> Source<'_> {
+        match self {
+            Downstream::Http1(stream, input) => Source::Http1(stream, input),
+            Downstream::Http2(stream) => Source::Http2(&mut stream.incoming),
+        }
+    }
+}
+
 impl Client {
-    /// Waits for the next request. While nothing comes, the connection holds no memory but its own.
-    async fn next(&mut self, manager: &HttpManager, limits: &Limits) -> Next {
-        let mut scratch: Option<Box<Scratch>> = None;
-        let mut parse = !self.input.is_empty();
-        self.set_deadline(manager, self.input.is_empty());
-        loop {
-            if parse {
-                let memory = scratch.get_or_insert_with(|| self.worker.scratches.take());
-                match parse_request(self.input.data(), limits, &mut memory.request) {
-                    Ok(Some(meta)) => match scratch.take() {
-                        Some(scratch) => return Next::Request(scratch, meta),
-                        None => return Next::End,
-                    },
-                    Ok(None) => {}
-                    Err(error) => return Next::Bad(scratch.take().unwrap_or_default(), error),
-                }
+    /// Whether the client has closed. What it sends before is its next request and is kept for later.
+    pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> bool {
+        let (stream, input) = match &mut self.side {
+            Downstream::Http1(stream, input) => (stream, input),
+            Downstream::Http2(stream) => return stream.poll_gone(cx),
+        };
+        while !input.is_full(BLOCK) {
+            match input.poll_fill(cx, stream, &self.worker.blocks, BLOCK) {
+                Poll::Ready(Ok(n)) if n > 0 => {}
+                Poll::Ready(_) => return true,
+                Poll::Pending => return false,
             }
-            let before = self.input.len();
-            let got = poll_fn(|cx| {
-                if self.registered.slot.poll_closing(cx) {
-                    return Poll::Ready(None);
-                }
-                // One byte more than a head may have, so that a head that is too large is seen to be.
-                let limit = limits.head_bytes + 1;
-                Poll::Ready(ready!(self.input.poll_fill(cx, &mut self.stream, &self.worker.blocks, limit)).ok())
-            });
-            match got.await {
-                None | Some(0) => {
-                    if let Some(scratch) = scratch {
-                        self.worker.scratches.give(scratch);
-                    }
-                    return Next::End;
-                }
-                Some(_) => {
-                    if before == 0 {
-                        self.set_deadline(manager, false);
-                    }
-                    // A head ends with a line; without a new one there is nothing new to find, except that it is too long.
-                    parse = before == 0
-                        || self.input.len() > limits.head_bytes
-                        || self.input.data()[before..].contains(&b'\n');
-                }
-            }
+        }
+        false
+    }
+
+    /// The version of HTTP that the client speaks.
+    pub(crate) fn protocol(&self) -> Protocol {
+        match self.side {
+            Downstream::Http1(..) => Protocol::Http11,
+            Downstream::Http2(_) => Protocol::Http2,
         }
     }
 
-    fn set_deadline(&self, manager: &HttpManager, idle: bool) {
-        let limit = match idle {
-            true => manager.timeouts.idle,
-            false => manager.timeouts.request_headers.or(Some(HEAD_TIMEOUT)),
+    /// Writes a whole buffer to a connection of HTTP/1; in vain when the client takes nothing of it for as long as a request may be without activity.
+    pub(crate) async fn write_all(&mut self, buffer: &[u8]) -> io::Result<()> {
+        let mut written = 0;
+        poll_fn(|cx| {
+            let Downstream::Http1(stream, _) = &mut self.side else { return Poll::Ready(Ok(())) };
+            match poll_write(cx, stream, buffer, &mut written) {
+                Poll::Pending if self.is_silent(cx) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+                polled => polled,
+            }
+        })
+        .await
+    }
+
+    /// Writes a whole response to a stream of HTTP/2; in vain likewise.
+    pub(crate) async fn send_whole(&mut self, head: &ResponseHead, body: &[u8]) -> io::Result<()> {
+        if let Downstream::Http2(stream) = &mut self.side {
+            stream.send_head(head, body.is_empty())?;
+        }
+        let mut written = 0;
+        poll_fn(|cx| {
+            let Downstream::Http2(stream) = &mut self.side else { return Poll::Ready(Ok(())) };
+            let Some(outgoing) = stream.outgoing() else { return Poll::Ready(Ok(())) };
+            match outgoing.poll_write(cx, Data::Plain(body), &mut written, true) {
+                Poll::Pending if self.is_silent(cx) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+                polled => polled,
+            }
+        })
+        .await
+    }
+
+    /// Puts on record that the client has gone.
+    pub(crate) fn note_gone(&self, record: &mut Record<'_>) {
+        let (flag, details) = match &self.side {
+            Downstream::Http2(stream) if stream.reset == Some(Reason::REFUSED_STREAM) => {
+                (ResponseFlags::DOWNSTREAM_REMOTE_RESET, "http2.remote_refuse")
+            }
+            Downstream::Http2(stream) if stream.reset.is_some() => {
+                (ResponseFlags::DOWNSTREAM_REMOTE_RESET, "http2.remote_reset")
+            }
+            _ => (ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION, "downstream_remote_disconnect"),
         };
-        let deadline = self.worker.clock.seconds().saturating_add(seconds(limit));
-        self.registered.slot.set(idle, deadline);
+        record.flags.set(flag);
+        record.details = Cow::Borrowed(details);
     }
 
     /// Says how long the request at work may be without activity.
@@ -198,34 +197,9 @@ impl Client {
         self.registered.slot.set(false, self.worker.clock.seconds().saturating_add(self.stream_idle));
         false
     }
-
-    /// Writes a whole buffer; in vain when the client takes nothing of it for as long as a request may be without activity.
-    pub(crate) async fn write_all(&mut self, buffer: &[u8]) -> io::Result<()> {
-        let mut written = 0;
-        poll_fn(|cx| match poll_write(cx, &mut self.stream, buffer, &mut written) {
-            Poll::Pending if self.is_silent(cx) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            polled => polled,
-        })
-        .await
-    }
-
-    /// Ends our side and reads on for a while: closing with bytes unread would reset the connection, and the client might never see our answer.
-    async fn linger(&mut self, limit: Duration) {
-        self.input.release(&self.worker.blocks);
-        let until_gone = poll_fn(|cx| {
-            let _ = poll_shutdown(cx, &mut self.stream);
-            loop {
-                match ready!(self.input.poll_fill(cx, &mut self.stream, &self.worker.blocks, 0)) {
-                    Ok(0) | Err(_) => return Poll::Ready(()),
-                    Ok(_) => self.input.release(&self.worker.blocks),
-                }
-            }
-        });
-        let _ = tokio::time::timeout(limit, until_gone).await;
-    }
 }
 
 /// In ticks of the clock, none of them too few; `None` is for ever.
-fn seconds(limit: Option<Duration>) -> u32 {
+pub(super) fn seconds(limit: Option<Duration>) -> u32 {
     limit.map_or(u32::MAX, |d| u32::try_from(d.as_secs().saturating_add(1)).unwrap_or(u32::MAX))
 }

@@ -8,7 +8,8 @@ use maille_http::h1::{BodyDecoder, BodyLength, request_framing};
 use tokio::io::AsyncReadExt;
 
 use super::Worker;
-use super::io::{Input, write_all};
+use super::http::Downstream;
+use super::io::write_all;
 use crate::balance::Wish;
 use crate::config::{Mirror, Priority};
 use crate::upstream::{Counted, WorkerCluster, connect};
@@ -23,11 +24,12 @@ pub(crate) fn send(
     mirror: &Mirror,
     request: &RequestHead,
     length: BodyLength,
-    input: &Input,
+    client: &Downstream,
 ) {
     let body = match length {
         BodyLength::Empty => Vec::new(),
         _ => {
+            let Downstream::Http1(_, input) = client else { return };
             let mut data = input.is_empty().then(Vec::new).unwrap_or_else(|| input.data().to_vec());
             match BodyDecoder::new(length).decode(&mut data) {
                 Ok(decoded) if decoded.done => data.truncate(decoded.data),

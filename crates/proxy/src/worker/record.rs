@@ -19,6 +19,8 @@ use crate::upstream::{ClusterEntry, WorkerHost};
 pub(crate) struct Record<'s> {
     pub(crate) start: Instant,
     pub(crate) protocol: Protocol,
+    /// What the host is spoken with, once there is a connection to it.
+    pub(crate) upstream_protocol: Option<Protocol>,
     pub(crate) flags: ResponseFlags,
     pub(crate) details: Cow<'static, str>,
     pub(crate) failure: Cow<'static, str>,
@@ -32,8 +34,6 @@ pub(crate) struct Record<'s> {
     pub(crate) upstream_local: Option<SocketAddr>,
     /// The client, as far as forwarding headers are believed.
     pub(crate) remote: SocketAddr,
-    /// Bytes of the head in [`Scratch::upstream`]; what follows them is body.
-    pub(crate) head_len: usize,
     pub(crate) request_end: Option<Instant>,
     pub(crate) request_sent: Option<Instant>,
     pub(crate) response_start: Option<Instant>,
@@ -44,6 +44,7 @@ impl<'s> Record<'s> {
         Record {
             start: Instant::now(),
             protocol,
+            upstream_protocol: None,
             flags: ResponseFlags::default(),
             details: Cow::Borrowed(""),
             failure: Cow::Borrowed(""),
@@ -56,7 +57,6 @@ impl<'s> Record<'s> {
             host: None,
             upstream_local: None,
             remote: info.remote,
-            head_len: 0,
             request_end: None,
             request_sent: None,
             response_start: None,
@@ -92,7 +92,7 @@ impl<'s> Record<'s> {
         let cluster = self.cluster.as_ref().map(|c| &c.config);
         StreamInfo {
             protocol: Some(self.protocol),
-            upstream_protocol: host.map(|_| Protocol::Http11),
+            upstream_protocol: self.upstream_protocol,
             start: SystemTime::now().checked_sub(duration).unwrap_or(SystemTime::UNIX_EPOCH),
             duration,
             request_duration: since(self.request_end),

@@ -98,6 +98,11 @@ impl Slot {
         self.deadline.set(deadline);
     }
 
+    /// What was said about closing has been heard; it may be said again.
+    pub(crate) fn reopen(&self) {
+        self.closing.set(false);
+    }
+
     /// Whether the connection is to close; if not, the task is woken when it is.
     pub(crate) fn poll_closing(&self, cx: &mut Context<'_>) -> bool {
         if self.closing.get() {

@@ -6,12 +6,12 @@ use maille_http::h1::{self, BodyLength, RequestMeta, response_framing};
 use maille_http::{HeaderId, Name, RequestHead, ResponseHead};
 use maille_telemetry::flags::ResponseFlags;
 
-use super::http::{After, Client};
+use super::http::{After, Client, Downstream};
 use super::record::Record;
 use super::scratch::Scratch;
 use super::{cors, response};
 use crate::config::{CorsPolicy, HttpManager};
-use crate::headers::{HeaderMutations, Protocol};
+use crate::headers::HeaderMutations;
 
 /// An answer of our own.
 pub(crate) struct Reply {
@@ -68,17 +68,34 @@ impl Reply {
     }
 }
 
+/// What is not a request, or not one that is taken.
+pub(crate) struct Malformed {
+    pub(crate) status: u16,
+    pub(crate) details: &'static str,
+    pub(crate) body: &'static str,
+}
+
+impl From<h1::Error> for Malformed {
+    fn from(error: h1::Error) -> Malformed {
+        let body = match error {
+            h1::Error::Fragment => "",
+            error => maille_http::response::reason(error.status()),
+        };
+        Malformed { status: error.status(), details: error.details(), body }
+    }
+}
+
 /// Answers what is not a request.
-pub(crate) async fn refuse(client: &mut Client, manager: &HttpManager, scratch: &mut Scratch, error: h1::Error) {
-    let mut record = Record::new(&client.info, Protocol::Http11);
-    let body = match error {
-        h1::Error::Fragment => "",
-        error => maille_http::response::reason(error.status()),
-    };
-    let reply = Reply::new(error.status(), error.details())
-        .body(body.as_bytes())
-        .flags(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR)
-        .close();
+pub(crate) async fn refuse(
+    client: &mut Client,
+    manager: &HttpManager,
+    scratch: &mut Scratch,
+    error: impl Into<Malformed>,
+) {
+    let Malformed { status, details, body } = error.into();
+    let mut record = Record::new(&client.info, client.protocol());
+    let reply =
+        Reply::new(status, details).body(body.as_bytes()).flags(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR).close();
     answer(client, manager, scratch, &mut record, None, &reply, None).await;
     record.finish(client, manager, scratch);
 }
@@ -114,22 +131,29 @@ pub(crate) async fn answer(
     let grpc = is_grpc(&scratch.request);
     compose(&mut scratch.response, reply, grpc);
     record.status = scratch.response.status;
+    response::finish_headers(client, manager, scratch);
+    let has_length = scratch.response.headers.has(HeaderId::ContentLength);
+    let body: &[u8] = if !to_head && has_length { &reply.body } else { b"" };
+    record.sent = body.len() as u64;
     let whole = meta.is_some_and(|meta| meta.body == BodyLength::Empty);
     // A bad request may have been misread: what follows it is not trusted to be another one.
     let close = reply.close || reply.status == 400;
     let keep = !close && whole && meta.is_some_and(|meta| meta.keep_alive) && !response::must_close(client, manager);
-    response::finish_headers(client, manager, scratch);
-    scratch.downstream.clear();
-    scratch.response.write(&mut scratch.downstream);
-    let length =
-        if reply.body.is_empty() || grpc { BodyLength::Empty } else { BodyLength::Exact(reply.body.len() as u64) };
-    let has_length = scratch.response.headers.has(HeaderId::ContentLength);
-    response_framing(&mut scratch.downstream, scratch.response.status, to_head, length, has_length, !keep);
-    if !to_head && has_length {
-        scratch.downstream.extend_from_slice(&reply.body);
-        record.sent = reply.body.len() as u64;
-    }
-    match client.write_all(&scratch.downstream).await {
+    let written = match &client.side {
+        Downstream::Http1(..) => {
+            scratch.downstream.clear();
+            scratch.response.write(&mut scratch.downstream);
+            let length = match reply.body.is_empty() || grpc {
+                true => BodyLength::Empty,
+                false => BodyLength::Exact(reply.body.len() as u64),
+            };
+            response_framing(&mut scratch.downstream, scratch.response.status, to_head, length, has_length, !keep);
+            scratch.downstream.extend_from_slice(body);
+            client.write_all(&scratch.downstream).await
+        }
+        Downstream::Http2(_) => client.send_whole(&scratch.response, body).await,
+    };
+    match written {
         Ok(()) if keep => After::KeepAlive,
         Ok(()) if whole => After::Close,
         Ok(()) => After::Linger,

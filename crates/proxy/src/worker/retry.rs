@@ -16,6 +16,12 @@ pub(crate) enum Reset {
     ConnectTimeout,
     /// The connection ended before the response began.
     Terminated,
+    /// The server ended the stream.
+    Remote,
+    /// The server has not looked at the request, and says so.
+    Refused,
+    /// The same, since it was about to close the connection.
+    Gone,
     /// What came was not HTTP.
     Protocol,
     /// It took too long.
@@ -28,7 +34,10 @@ impl Reset {
     /// What it says about the host.
     pub(crate) fn outcome(self) -> Option<Outcome> {
         match self {
-            Reset::Connect | Reset::ConnectTimeout | Reset::Terminated | Reset::Protocol => Some(Outcome::Failed),
+            Reset::Connect | Reset::ConnectTimeout | Reset::Terminated | Reset::Protocol | Reset::Remote => {
+                Some(Outcome::Failed)
+            }
+            Reset::Refused | Reset::Gone => Some(Outcome::Failed),
             Reset::Timeout => Some(Outcome::TimedOut),
             Reset::Overflow => None,
         }
@@ -42,6 +51,7 @@ pub(crate) fn on_reset(policy: &RetryPolicy, reset: Reset) -> bool {
         return false;
     }
     on.has(RetryOn::RESET | RetryOn::FIVE_XX | RetryOn::GATEWAY_ERROR)
+        || (on.has(RetryOn::REFUSED_STREAM) && matches!(reset, Reset::Refused | Reset::Gone))
         // Without a connection nothing of it can have reached anyone.
         || (on.has(RetryOn::CONNECT_FAILURE | RetryOn::RESET_BEFORE_REQUEST)
             && matches!(reset, Reset::Connect | Reset::ConnectTimeout))

@@ -12,6 +12,7 @@ use maille_telemetry::flags::ResponseFlags;
 use xxhash_rust::xxh64::xxh64;
 
 use super::Worker;
+use super::body::{Sink, Source};
 use super::buffers::Blocks;
 use super::connection::ConnectionInfo;
 use super::io::{Input, Stream, poll_shutdown};
@@ -197,7 +198,7 @@ impl Direction {
         if self.ended {
             return Poll::Ready(Ok(()));
         }
-        match self.transfer.poll(cx, source, input, sink, blocks) {
+        match self.transfer.poll(cx, &mut Source::Http1(source, input), &mut Sink::Http1(sink), blocks) {
             Poll::Ready(Ok(())) => match poll_shutdown(cx, sink) {
                 Poll::Ready(Ok(())) => {
                     self.ended = true;

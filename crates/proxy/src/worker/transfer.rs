@@ -1,25 +1,29 @@
-//! Carrying a body, or a direction of a TCP connection, from one socket to another as it comes.
+//! Carrying a body, or a direction of a TCP connection, from one side to the other as it comes.
 
 use std::io;
 use std::task::{Context, Poll, ready};
 
 use maille_http::h1::{BodyDecoder, BodyLength, CHUNK_END, LAST_CHUNK, chunk_head};
 
+use super::body::{Data, Sink, Source};
 use super::buffers::{BLOCK, Blocks};
-use super::io::{Input, Stream, poll_write};
+use super::io::poll_write;
 
 /// A body on its way.
 pub(crate) struct Transfer {
+    /// Where an HTTP/1 body ends; that of an HTTP/2 stream ends with the stream.
     decoder: BodyDecoder,
     /// Whether it is written in chunks.
     chunked: bool,
     /// Chunks that wait to be written.
     out: Vec<u8>,
     written: usize,
-    /// Data at the front of the input that is written as it stands, and what is taken off the input then.
+    /// Data at the front of the source that is written as it stands, and what is taken off the source then.
     direct: usize,
     direct_done: usize,
     consume: usize,
+    /// Whether everything has been handed on, the end included.
+    done: bool,
     /// Bytes of data so far.
     pub(crate) total: u64,
     /// Those of them that were not taken by [`Transfer::take_buffered`].
@@ -28,7 +32,7 @@ pub(crate) struct Transfer {
     pub(crate) replay: Option<Replay>,
 }
 
-/// What was sent of a request's body, for a retry.
+/// What was sent of a request's body, for a retry; its data alone, since the next connection may frame it differently.
 pub(crate) struct Replay {
     pub(crate) sent: Vec<u8>,
     pub(crate) limit: usize,
@@ -46,7 +50,8 @@ pub(crate) enum Failure {
 }
 
 impl Transfer {
-    /// Of a body of this length. It is written in chunks when its length is unknown, unless the receiver takes the end of the connection for its end.
+    /// Of a body of this length (that of an HTTP/2 stream is [`BodyLength::UntilClose`]). It is written in chunks to an HTTP/1 receiver when its length
+    /// is unknown, unless the receiver takes the end of the connection for its end.
     pub(crate) fn new(length: BodyLength, chunked: bool) -> Transfer {
         Transfer {
             decoder: BodyDecoder::new(length),
@@ -56,15 +61,21 @@ impl Transfer {
             direct: 0,
             direct_done: 0,
             consume: 0,
+            done: false,
             total: 0,
             streamed: 0,
             replay: None,
         }
     }
 
+    /// Whether it is written in chunks, from the beginning on.
+    pub(crate) fn set_chunked(&mut self, chunked: bool) {
+        self.chunked = chunked;
+    }
+
     /// Whether all of it has been read from the source and written.
     pub(crate) fn is_done(&self) -> bool {
-        self.decoder.is_done() && self.direct == 0 && self.written == self.out.len()
+        self.done
     }
 
     /// Whether all of it has been read from the source.
@@ -77,14 +88,13 @@ impl Transfer {
         self.streamed == 0 || self.replay.is_some()
     }
 
-    /// Begins again towards another receiver: appends what the old one was sent, or was about to be sent, to `out`.
-    pub(crate) fn restart(&mut self, input: &mut Input, blocks: &Blocks, out: &mut Vec<u8>) {
+    /// Begins again towards another receiver: appends the data that the old one was sent, or was about to be sent, to `out`.
+    pub(crate) fn restart(&mut self, source: &mut Source<'_>, chunked: bool, blocks: &Blocks, out: &mut Vec<u8>) {
         self.out.clear();
         self.written = 0;
-        if self.direct > 0 {
-            self.direct = 0;
-            input.consume(self.consume, blocks);
-        }
+        self.chunked = chunked;
+        self.done = false;
+        self.drop_direct(source, blocks);
         if let Some(replay) = &mut self.replay {
             out.append(&mut replay.sent);
         }
@@ -94,104 +104,201 @@ impl Transfer {
     /// Moves what has been read already into `out`, framed as it is to be written; small bodies are whole then.
     pub(crate) fn take_buffered(
         &mut self,
-        input: &mut Input,
+        source: &mut Source<'_>,
         blocks: &Blocks,
         out: &mut Vec<u8>,
     ) -> Result<(), Failure> {
-        if input.is_empty() || self.decoder.is_done() {
-            return Ok(());
+        match source {
+            Source::Http1(_, input) => {
+                if input.is_empty() || self.decoder.is_done() {
+                    return Ok(());
+                }
+                let decoded = self.decoder.decode(input.data_mut()).map_err(|_| Failure::Malformed)?;
+                self.total += decoded.data as u64;
+                self.frame(out, &input.data()[..decoded.data], decoded.done);
+                input.consume(decoded.consumed, blocks);
+            }
+            Source::Http2(incoming) => {
+                let mut context = Context::from_waker(std::task::Waker::noop());
+                // Whoever waits for more is woken for it: this only looks at what is there.
+                while self.total < BLOCK as u64 && !self.decoder.is_done() {
+                    let more = match incoming.poll_fill(&mut context) {
+                        Poll::Ready(more) => more?,
+                        Poll::Pending => break,
+                    };
+                    // Trailers are for the stream to carry.
+                    if !more {
+                        break;
+                    }
+                    let data = incoming.data().len();
+                    self.total += data as u64;
+                    if incoming.is_last() {
+                        self.decoder = BodyDecoder::Done;
+                    }
+                    self.frame(out, incoming.data(), self.decoder.is_done());
+                    incoming.consume(data);
+                }
+            }
         }
-        let decoded = self.decoder.decode(input.data_mut()).map_err(|_| Failure::Malformed)?;
-        self.total += decoded.data as u64;
-        let data = &input.data()[..decoded.data];
-        if self.chunked {
-            frame(out, data, decoded.done);
-        } else {
-            out.extend_from_slice(data);
-        }
-        input.consume(decoded.consumed, blocks);
         Ok(())
     }
 
-    /// Carries on as far as both sockets let it; ready at the end.
+    /// Carries on as far as both sides let it; ready at the end.
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        source: &mut Stream,
-        input: &mut Input,
-        sink: &mut Stream,
+        source: &mut Source<'_>,
+        sink: &mut Sink<'_>,
         blocks: &Blocks,
     ) -> Poll<Result<(), Failure>> {
         loop {
-            ready!(self.poll_flush(cx, input, sink, blocks)).map_err(|_| Failure::Sink)?;
+            ready!(self.poll_flush(cx, source, sink, blocks)).map_err(|_| Failure::Sink)?;
             if self.decoder.is_done() {
+                if let Sink::Http2(outgoing) = sink {
+                    let trailers = match source {
+                        Source::Http2(incoming) => incoming.take_trailers(),
+                        Source::Http1(..) => None,
+                    };
+                    outgoing.end(trailers).map_err(|_| Failure::Sink)?;
+                }
+                self.done = true;
                 return Poll::Ready(Ok(()));
             }
-            if input.is_empty() {
-                let n = ready!(input.poll_fill(cx, source, blocks, BLOCK)).map_err(|_| Failure::Source)?;
-                if n == 0 {
-                    if !self.decoder.may_end_here() {
-                        return Poll::Ready(Err(Failure::Source));
-                    }
-                    self.decoder = BodyDecoder::Done;
-                    if self.chunked {
-                        self.out.extend_from_slice(LAST_CHUNK);
-                    }
-                    continue;
-                }
-            }
-            self.decode(input, blocks)?;
+            ready!(self.poll_more(cx, source, blocks))?;
         }
     }
 
-    fn decode(&mut self, input: &mut Input, blocks: &Blocks) -> Result<(), Failure> {
-        let decoded = self.decoder.decode(input.data_mut()).map_err(|_| Failure::Malformed)?;
-        self.total += decoded.data as u64;
-        self.streamed += decoded.data as u64;
-        let data = &input.data()[..decoded.data];
-        let framed_from = self.out.len();
-        if self.chunked {
-            frame(&mut self.out, data, decoded.done);
-        }
-        if let Some(replay) = &mut self.replay {
-            let sent = if self.chunked { &self.out[framed_from..] } else { data };
-            if replay.sent.len() + sent.len() > replay.limit {
-                self.replay = None;
-            } else {
-                replay.sent.extend_from_slice(sent);
+    /// Reads some more.
+    fn poll_more(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut Source<'_>,
+        blocks: &Blocks,
+    ) -> Poll<Result<(), Failure>> {
+        match source {
+            Source::Http1(stream, input) => {
+                if input.is_empty() {
+                    let n = ready!(input.poll_fill(cx, stream, blocks, BLOCK)).map_err(|_| Failure::Source)?;
+                    if n == 0 {
+                        if !self.decoder.may_end_here() {
+                            return Poll::Ready(Err(Failure::Source));
+                        }
+                        self.end();
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+                let decoded = self.decoder.decode(input.data_mut()).map_err(|_| Failure::Malformed)?;
+                let held = self.take(&input.data()[..decoded.data], decoded.done);
+                match held {
+                    true => self.consume = decoded.consumed,
+                    false => input.consume(decoded.consumed, blocks),
+                }
+            }
+            Source::Http2(incoming) => {
+                if !ready!(incoming.poll_fill(cx))? {
+                    self.end();
+                    return Poll::Ready(Ok(()));
+                }
+                let last = incoming.is_last();
+                if last {
+                    self.decoder = BodyDecoder::Done;
+                }
+                self.consume = incoming.data().len();
+                // Framed anew, it still is the sender's to pay for until it has been written.
+                self.take(incoming.data(), last);
             }
         }
-        if self.chunked || decoded.data == 0 {
-            input.consume(decoded.consumed, blocks);
-        } else {
-            (self.direct, self.direct_done, self.consume) = (decoded.data, 0, decoded.consumed);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Puts data in line for writing; whether it is written from where it is.
+    fn take(&mut self, data: &[u8], done: bool) -> bool {
+        self.total += data.len() as u64;
+        self.streamed += data.len() as u64;
+        if let Some(replay) = &mut self.replay {
+            if replay.sent.len() + data.len() > replay.limit {
+                self.replay = None;
+            } else {
+                replay.sent.extend_from_slice(data);
+            }
         }
-        Ok(())
+        if self.chunked {
+            frame(&mut self.out, data, done);
+            return false;
+        }
+        (self.direct, self.direct_done) = (data.len(), 0);
+        !data.is_empty()
+    }
+
+    fn end(&mut self) {
+        self.decoder = BodyDecoder::Done;
+        if self.chunked {
+            self.out.extend_from_slice(LAST_CHUNK);
+        }
+    }
+
+    fn frame(&self, out: &mut Vec<u8>, data: &[u8], done: bool) {
+        match self.chunked {
+            true => frame(out, data, done),
+            false => out.extend_from_slice(data),
+        }
     }
 
     fn poll_flush(
         &mut self,
         cx: &mut Context<'_>,
-        input: &mut Input,
-        sink: &mut Stream,
+        source: &mut Source<'_>,
+        sink: &mut Sink<'_>,
         blocks: &Blocks,
     ) -> Poll<io::Result<()>> {
         if !self.out.is_empty() {
-            ready!(poll_write(cx, sink, &self.out, &mut self.written))?;
+            if let Sink::Http1(stream) = sink {
+                ready!(poll_write(cx, stream, &self.out, &mut self.written))?;
+            }
             self.out.clear();
             self.written = 0;
+            if let Source::Http2(_) = source {
+                self.drop_direct(source, blocks);
+            }
         }
         if self.direct > 0 {
-            let data = &input.data()[..self.direct];
-            ready!(poll_write(cx, sink, data, &mut self.direct_done))?;
-            self.direct = 0;
-            input.consume(self.consume, blocks);
+            let data = match source {
+                Source::Http1(_, input) => Data::Plain(&input.data()[..self.direct]),
+                Source::Http2(incoming) => Data::Shared(incoming.data()),
+            };
+            match sink {
+                Sink::Http1(stream) => ready!(poll_write(cx, stream, data.as_slice(), &mut self.direct_done))?,
+                Sink::Http2(outgoing) => {
+                    let last = self.decoder.is_done();
+                    ready!(outgoing.poll_write(cx, data, &mut self.direct_done, last))?;
+                }
+            }
+            self.drop_direct(source, blocks);
         }
         Poll::Ready(Ok(()))
     }
+
+    /// Takes off the source what has been written, or will not be.
+    fn drop_direct(&mut self, source: &mut Source<'_>, blocks: &Blocks) {
+        let n = std::mem::take(&mut self.consume);
+        self.direct = 0;
+        match source {
+            _ if n == 0 => {}
+            Source::Http1(_, input) => input.consume(n, blocks),
+            Source::Http2(incoming) => incoming.consume(n),
+        }
+    }
 }
 
-fn frame(out: &mut Vec<u8>, data: &[u8], done: bool) {
+/// The data of a chunked body, or of its beginning, that was framed here.
+pub(crate) fn unframe(framed: &mut Vec<u8>) {
+    if let Ok(decoded) = BodyDecoder::new(BodyLength::Chunked).decode(framed) {
+        framed.truncate(decoded.data);
+    }
+}
+
+/// Appends data as a chunk, and the end of the body behind it if that is the last of it.
+pub(crate) fn frame(out: &mut Vec<u8>, data: &[u8], done: bool) {
     if !data.is_empty() {
         chunk_head(out, data.len());
         out.extend_from_slice(data);

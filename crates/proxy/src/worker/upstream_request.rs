@@ -1,35 +1,30 @@
 //! One attempt at a request: it goes out on a connection, and the head of the response comes back.
 
+mod http1;
+mod http2;
+
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use maille_http::ResponseHead;
-use maille_http::h1::{Limits, ResponseMeta, parse_response};
+use maille_http::h1::{Limits, ResponseMeta};
+use maille_http::{RequestHead, ResponseHead};
 use tokio::time::Sleep;
 
 use super::Worker;
-use super::buffers::BLOCK;
+use super::body::Source;
 use super::http::Client;
-use super::io::{Input, Stream, poll_write};
 use super::transfer::{Failure, Transfer};
-use crate::config::Cluster;
-use crate::upstream::{Breakers, ConnectError, Counted, Idle, Pool, Turn, WorkerHost, connect};
+use crate::config::UpstreamProtocol;
+use crate::headers::Protocol;
+use crate::upstream::{Breakers, ClusterEntry, ConnectError, WorkerHost};
 
-/// A connection to a host, with a request on it.
-pub(crate) struct Upstream {
-    pub(crate) stream: Stream,
-    pub(crate) input: Input,
-    pool: Rc<Pool>,
-    counted: Counted,
-    requests: u32,
-    /// How much of the request's head, and of what goes with it, has been written.
-    written: usize,
-    /// Whether all of that has been.
-    sent: bool,
-    /// Whether it carried requests before: then it may have been closed a moment ago without anyone's fault.
-    pub(crate) reused: bool,
+/// A connection to a host, or a stream of one, with a request on it.
+pub(crate) enum Upstream {
+    Http1(http1::Upstream),
+    Http2(Box<http2::Upstream>),
 }
 
 /// Why there is no connection for a request.
@@ -46,6 +41,12 @@ pub(crate) enum Unconnected {
 pub(crate) enum Lost {
     /// The connection ended, after this many bytes of a response.
     Reset,
+    /// The server ended the stream.
+    Remote,
+    /// The server has not looked at the request, and says so.
+    Refused,
+    /// The same, since it was about to close the connection.
+    Gone,
     /// What came was not HTTP.
     Protocol,
     /// The client is gone, or what it sends is no body.
@@ -80,49 +81,56 @@ impl Timers {
     }
 }
 
+/// The version of HTTP that a cluster's hosts are spoken with; as far as that is known before there is a connection.
+pub(crate) fn speaks_http2(protocol: UpstreamProtocol, client: Protocol) -> bool {
+    match protocol {
+        UpstreamProtocol::Http1 | UpstreamProtocol::Alpn => false,
+        UpstreamProtocol::Http2 => true,
+        UpstreamProtocol::Downstream => client == Protocol::Http2,
+    }
+}
+
 impl Upstream {
-    /// A connection to a host that is idle.
+    /// A connection to a host that is idle, or a place on one that has one.
     #[inline]
-    pub(crate) fn idle(host: &WorkerHost) -> Option<Upstream> {
-        host.pool.take().map(|idle| Upstream::kept(host, idle))
+    pub(crate) fn idle(entry: &ClusterEntry, host: &WorkerHost, http2: bool) -> Option<Upstream> {
+        if http2 {
+            return http2::Upstream::ride(entry, host).map(Upstream::of_stream);
+        }
+        if entry.config.http.protocol == UpstreamProtocol::Alpn
+            && let Some(upstream) = http2::Upstream::ride(entry, host)
+        {
+            return Some(Upstream::of_stream(upstream));
+        }
+        host.pool.take().map(|idle| Upstream::Http1(http1::Upstream::kept(host, idle)))
     }
 
     /// A connection to a host: a new one, or one that someone else is done with when there may be no more. In vain when
     /// the client goes away or the time is over.
+    #[allow(clippy::too_many_arguments, reason = "one place waits for all that may happen meanwhile")]
     pub(crate) async fn obtain(
-        cluster: &Cluster,
-        host: &WorkerHost,
+        entry: &Arc<ClusterEntry>,
+        host: &Rc<WorkerHost>,
         breakers: Breakers<'_>,
+        http2: bool,
         client: &mut Client,
         body: &Option<Transfer>,
         timers: &mut Timers,
     ) -> Result<Upstream, Unconnected> {
         // Whoever has no connection yet counts as waiting for one, even if it is being made at once.
         let _pending = breakers.pending().ok_or(Unconnected::Overflow)?;
+        let worker = client.worker.clone();
         let mut made = std::pin::pin!(async {
-            let counted = match host.pool.wait(&host.host, breakers).await {
-                Turn::Given(idle) => return Ok(Upstream::kept(host, idle)),
-                Turn::Failed(error) => return Err(error),
-                Turn::Open(counted) => counted,
-            };
-            let stream = connect(cluster, host.host.address).await.inspect_err(|error| host.pool.fail(error))?;
-            let pool = host.pool.clone();
-            Ok(Upstream {
-                stream,
-                input: Input::default(),
-                pool,
-                counted,
-                requests: 0,
-                written: 0,
-                sent: true,
-                reused: false,
-            })
+            match http2 {
+                true => http2::obtain(&worker, entry, host, breakers).await,
+                false => http1::obtain(&worker, entry, host, breakers).await,
+            }
         });
         poll_fn(|cx| {
             if let Poll::Ready(made) = made.as_mut().poll(cx) {
                 return Poll::Ready(made.map_err(Unconnected::Failed));
             }
-            if !is_coming(body) && client_is_gone(cx, client) {
+            if !is_coming(body) && client.poll_gone(cx) {
                 return Poll::Ready(Err(Unconnected::Lost(Lost::Client(Failure::Source))));
             }
             match timers.poll(cx, client) {
@@ -133,16 +141,33 @@ impl Upstream {
         .await
     }
 
-    fn kept(host: &WorkerHost, idle: Idle) -> Upstream {
-        Upstream {
-            stream: idle.stream,
-            input: Input::default(),
-            pool: host.pool.clone(),
-            counted: idle.counted,
-            requests: idle.requests,
-            written: 0,
-            sent: true,
-            reused: true,
+    fn of_stream(stream: http2::Upstream) -> Upstream {
+        Upstream::Http2(Box::new(stream))
+    }
+
+    pub(crate) fn protocol(&self) -> Protocol {
+        match self {
+            Upstream::Http1(_) => Protocol::Http11,
+            Upstream::Http2(_) => Protocol::Http2,
+        }
+    }
+
+    /// Whether the connection carried requests before: then it may have been closed a moment ago without anyone's fault.
+    pub(crate) fn was_reused(&self) -> bool {
+        match self {
+            Upstream::Http1(connection) => connection.reused,
+            Upstream::Http2(stream) => stream.was_reused(),
+        }
+    }
+
+    /// Begins a request. `whole`: its head, and what goes with that, is all of it.
+    pub(crate) fn start(&mut self, request: &RequestHead, whole: bool, prefix: usize) -> Result<(), Lost> {
+        match self {
+            Upstream::Http1(connection) => {
+                connection.start();
+                Ok(())
+            }
+            Upstream::Http2(stream) => stream.start(request, whole, prefix),
         }
     }
 
@@ -159,11 +184,7 @@ impl Upstream {
         response: &mut ResponseHead,
         timers: &mut Timers,
     ) -> Result<ResponseMeta, Lost> {
-        if self.written == 0 {
-            self.requests = self.requests.saturating_add(1);
-        }
         let worker = client.worker.clone();
-        let blocks = &worker.blocks;
         // Once writing fails there may still be a response, sent before the server stopped reading.
         let mut writing = true;
         poll_fn(move |cx| {
@@ -175,18 +196,14 @@ impl Upstream {
                     Poll::Pending => {}
                 }
             }
-            loop {
-                match self.input.poll_fill(cx, &mut self.stream, blocks, limits.head_bytes + 1) {
-                    Poll::Ready(Ok(n)) if n > 0 => match parse_response(self.input.data(), limits, to_head, response) {
-                        Ok(Some(meta)) => return Poll::Ready(Ok(meta)),
-                        Ok(None) => {}
-                        Err(_) => return Poll::Ready(Err(Lost::Protocol)),
-                    },
-                    Poll::Ready(_) => return Poll::Ready(Err(Lost::Reset)),
-                    Poll::Pending => break,
-                }
+            let polled = match self {
+                Upstream::Http1(connection) => connection.poll_head(cx, &worker, limits, to_head, response),
+                Upstream::Http2(stream) => stream.poll_head(cx, limits, to_head, response),
+            };
+            if polled.is_ready() {
+                return polled;
             }
-            if !is_coming(body) && client_is_gone(cx, client) {
+            if !is_coming(body) && client.poll_gone(cx) {
                 return Poll::Ready(Err(Lost::Client(Failure::Source)));
             }
             match timers.poll(cx, client) {
@@ -205,17 +222,18 @@ impl Upstream {
         head: &[u8],
         body: &mut Option<Transfer>,
     ) -> Poll<Result<(), Failure>> {
-        self.sent = false;
-        ready!(poll_write(cx, &mut self.stream, head, &mut self.written)).map_err(|_| Failure::Sink)?;
-        self.sent = true;
-        let Some(transfer) = body.as_mut().filter(|transfer| !transfer.is_done()) else { return Poll::Ready(Ok(())) };
-        let Client { stream, input, worker, .. } = client;
-        transfer.poll(cx, stream, input, &mut self.stream, &worker.blocks)
+        match self {
+            Upstream::Http1(connection) => connection.poll_send(cx, client, head, body),
+            Upstream::Http2(stream) => stream.poll_send(cx, client, head, body),
+        }
     }
 
     /// Whether some of the request's head, or of what goes with it, has not been written yet.
     pub(crate) fn is_sending(&self) -> bool {
-        !self.sent
+        match self {
+            Upstream::Http1(connection) => connection.is_sending(),
+            Upstream::Http2(stream) => stream.is_sending(),
+        }
     }
 
     /// Reads on after an interim response.
@@ -227,46 +245,46 @@ impl Upstream {
         to_head: bool,
         response: &mut ResponseHead,
     ) -> Result<Option<ResponseMeta>, Lost> {
-        self.input.consume(len, &worker.blocks);
-        if self.input.is_empty() {
-            return Ok(None);
+        match self {
+            Upstream::Http1(connection) => connection.parse_again(worker, len, limits, to_head, response),
+            Upstream::Http2(_) => Ok(None),
         }
-        parse_response(self.input.data(), limits, to_head, response).map_err(|_| Lost::Protocol)
+    }
+
+    /// Where the response's body comes from, once its head has been read.
+    pub(crate) fn source(&mut self) -> Option<Source<'_>> {
+        match self {
+            Upstream::Http1(connection) => Some(Source::Http1(&mut connection.stream, &mut connection.input)),
+            Upstream::Http2(stream) => stream.incoming().map(Source::Http2),
+        }
+    }
+
+    /// Whether the server ended the stream before its end.
+    pub(crate) fn was_reset(&self) -> bool {
+        match self {
+            Upstream::Http1(_) => false,
+            Upstream::Http2(stream) => stream.was_reset(),
+        }
     }
 
     /// Gives the connection back for the next request, which is only right when this one is over both ways.
-    pub(crate) fn reuse(mut self, worker: &Worker, max_requests: Option<u32>) {
-        let clean = self.input.is_empty() && self.sent;
-        self.input.release(&worker.blocks);
-        if clean && max_requests.is_none_or(|most| self.requests < most) {
-            self.pool.put(Idle {
-                stream: self.stream,
-                requests: self.requests,
-                since: worker.clock.seconds(),
-                counted: self.counted,
-            });
+    pub(crate) fn reuse(self, worker: &Worker, max_requests: Option<u32>) {
+        match self {
+            Upstream::Http1(connection) => connection.reuse(worker, max_requests),
+            Upstream::Http2(stream) => stream.end(worker),
         }
     }
 
-    /// Closes it.
-    pub(crate) fn close(mut self, worker: &Worker) {
-        self.input.release(&worker.blocks);
+    /// Ends the request, wherever it is.
+    pub(crate) fn close(self, worker: &Worker) {
+        match self {
+            Upstream::Http1(connection) => connection.close(worker),
+            Upstream::Http2(stream) => stream.cancel(worker),
+        }
     }
 }
 
 /// Whether some of the request's body is still to be sent.
 pub(crate) fn is_coming(body: &Option<Transfer>) -> bool {
     body.as_ref().is_some_and(|transfer| !transfer.is_done())
-}
-
-/// Whether the client has closed. What it sends before is its next request and is kept for later.
-pub(crate) fn client_is_gone(cx: &mut Context<'_>, client: &mut Client) -> bool {
-    while !client.input.is_full(BLOCK) {
-        match client.input.poll_fill(cx, &mut client.stream, &client.worker.blocks, BLOCK) {
-            Poll::Ready(Ok(n)) if n > 0 => {}
-            Poll::Ready(_) => return true,
-            Poll::Pending => return false,
-        }
-    }
-    false
 }

@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::future::poll_fn;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::task::Poll;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use maille_http::h1::{BodyLength, Limits, ResponseMeta, Version, response_framing};
@@ -12,17 +14,20 @@ use maille_http::{HeaderId, Headers};
 use maille_telemetry::flags::ResponseFlags;
 
 use super::job::{Job, malformed};
+use super::outbound::Outbound;
 use crate::config::{HttpManager, RetryPolicy, RouterOptions};
+use crate::headers::Protocol;
 use crate::upstream::outlier::{self, grpc_to_http};
 use crate::upstream::{Breakers, ClusterEntry, ConnectError, Permit, WorkerCluster, WorkerHost};
-use crate::worker::http::{After, Client};
+use crate::worker::body::Sink;
+use crate::worker::http::{After, Client, Downstream};
 use crate::worker::io::poll_write;
 use crate::worker::record::Record;
 use crate::worker::reply::{Reply, is_grpc};
 use crate::worker::retry::{self, Reset};
 use crate::worker::scratch::Scratch;
 use crate::worker::transfer::{Failure, Transfer};
-use crate::worker::upstream_request::{Lost, Timers, Unconnected, Upstream, client_is_gone, is_coming};
+use crate::worker::upstream_request::{Lost, Timers, Unconnected, Upstream, is_coming};
 use crate::worker::{cors, response, tcp};
 
 /// How an attempt ended.
@@ -38,14 +43,15 @@ pub(super) enum Outcome {
 /// One attempt of a [`Job`].
 pub(super) struct Attempt<'a, 'e> {
     pub(super) job: &'a Job<'a>,
-    pub(super) host: &'a WorkerHost,
+    pub(super) host: &'a Rc<WorkerHost>,
     pub(super) cluster: &'a WorkerCluster,
-    pub(super) entry: &'e ClusterEntry,
+    pub(super) entry: &'e Arc<ClusterEntry>,
     pub(super) breakers: Breakers<'e>,
     pub(super) retry: Option<&'a RetryPolicy>,
     pub(super) options: RouterOptions,
     pub(super) cookies: &'a [Vec<u8>],
-    pub(super) upgrade: bool,
+    /// Whether the host is known to speak HTTP/2.
+    pub(super) http2: bool,
     pub(super) fresh: bool,
     pub(super) was_reused: bool,
     /// What makes this one of the cluster's retries.
@@ -58,35 +64,40 @@ impl Attempt<'_, '_> {
         client: &mut Client,
         scratch: &mut Scratch,
         record: &mut Record<'_>,
-        body: &mut Option<Transfer>,
+        outbound: &mut Outbound,
         timers: &mut Timers,
     ) -> Result<Outcome, Reply> {
         let _counted = Permit::count(&self.host.host.load.requests);
         let overflow = || Ok(Outcome::Failed(Reset::Overflow, Cow::Borrowed("")));
-        let idle = if self.fresh { None } else { Upstream::idle(self.host) };
-        let mut upstream = match idle {
-            Some(upstream) => upstream,
-            None => match Upstream::obtain(&self.entry.config, self.host, self.breakers, client, body, timers).await {
-                Ok(upstream) => upstream,
-                Err(Unconnected::Overflow) => {
-                    record.host = None;
-                    return overflow();
-                }
-                Err(Unconnected::Failed(error)) => {
-                    self.cluster.metrics.connect_failures().inspect(|counter| counter.inc());
-                    let (reset, failure) = describe(error, self.host.host.address);
-                    return Ok(Outcome::Failed(reset, failure));
-                }
-                Err(Unconnected::Lost(lost)) => return self.lost(lost, record),
-            },
+        let idle = if self.fresh { None } else { Upstream::idle(self.entry, self.host, self.http2) };
+        let obtained = match idle {
+            Some(upstream) => Ok(upstream),
+            None => {
+                let body = &outbound.body;
+                Upstream::obtain(self.entry, self.host, self.breakers, self.http2, client, body, timers).await
+            }
+        };
+        let mut upstream = match obtained {
+            Ok(upstream) => upstream,
+            Err(Unconnected::Overflow) => {
+                record.host = None;
+                return overflow();
+            }
+            Err(Unconnected::Failed(error)) => {
+                self.cluster.metrics.connect_failures().inspect(|counter| counter.inc());
+                let (reset, failure) = describe(error, self.host.host.address);
+                return Ok(Outcome::Failed(reset, failure));
+            }
+            Err(Unconnected::Lost(lost)) => return self.lost(lost, client, record),
         };
         let Some(_active) = self.breakers.request() else {
             upstream.reuse(&client.worker, None);
             return overflow();
         };
         self.entry.report(&self.host.host, outlier::Outcome::Connected);
-        self.was_reused = upstream.reused;
-        if !upstream.reused {
+        self.was_reused = upstream.was_reused();
+        record.upstream_protocol = Some(upstream.protocol());
+        if !self.was_reused {
             self.cluster.metrics.connections().inspect(|counter| counter.inc());
         }
         let config = &self.entry.config;
@@ -96,7 +107,18 @@ impl Attempt<'_, '_> {
             http10: true,
         };
         let to_head = scratch.request.method() == b"HEAD";
+        let http2 = upstream.protocol() == Protocol::Http2;
+        if http2 != outbound.is_http2() {
+            outbound.compose(http2, client, scratch, record)?;
+        }
         let sent_at = Instant::now();
+        if let Err(lost) =
+            upstream.start(&scratch.request, outbound.body.is_none() && !outbound.upgrade, outbound.prefix(scratch))
+        {
+            upstream.close(&client.worker);
+            return self.lost(lost, client, record);
+        }
+        let body = &mut outbound.body;
         let Scratch { upstream: bytes, response, .. } = scratch;
         let mut got = upstream.send(client, bytes, body, &limits, to_head, response, timers).await;
         // Interim responses go on to the client as they come.
@@ -119,18 +141,21 @@ impl Attempt<'_, '_> {
             Ok(meta) => {
                 record.response_start = Some(Instant::now());
                 self.report(scratch);
-                self.respond(client, scratch, record, body, timers, upstream, meta, sent_at).await
+                self.respond(client, scratch, record, outbound, timers, upstream, meta, sent_at).await
             }
             Err(lost) => {
                 upstream.close(&client.worker);
-                self.lost(lost, record)
+                self.lost(lost, client, record)
             }
         }
     }
 
-    fn lost(&self, lost: Lost, record: &mut Record<'_>) -> Result<Outcome, Reply> {
+    fn lost(&self, lost: Lost, client: &Client, record: &mut Record<'_>) -> Result<Outcome, Reply> {
         match lost {
             Lost::Reset => Ok(Outcome::Failed(Reset::Terminated, Cow::Borrowed(""))),
+            Lost::Remote => Ok(Outcome::Failed(Reset::Remote, Cow::Borrowed(""))),
+            Lost::Refused => Ok(Outcome::Failed(Reset::Refused, Cow::Borrowed(""))),
+            Lost::Gone => Ok(Outcome::Failed(Reset::Gone, Cow::Borrowed(""))),
             Lost::Protocol => Ok(Outcome::Failed(Reset::Protocol, Cow::Borrowed(""))),
             Lost::TryTimeout => Ok(Outcome::Failed(Reset::Timeout, Cow::Borrowed(""))),
             Lost::Timeout => {
@@ -143,8 +168,7 @@ impl Attempt<'_, '_> {
             }
             Lost::Client(Failure::Malformed) => Err(malformed()),
             Lost::Client(_) => {
-                record.flags.set(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
-                record.details = Cow::Borrowed("downstream_remote_disconnect");
+                client.note_gone(record);
                 Ok(Outcome::Over(After::Close))
             }
         }
@@ -169,7 +193,7 @@ impl Attempt<'_, '_> {
         client: &mut Client,
         scratch: &mut Scratch,
         record: &mut Record<'_>,
-        body: &mut Option<Transfer>,
+        outbound: &mut Outbound,
         timers: &mut Timers,
         mut upstream: Upstream,
         meta: ResponseMeta,
@@ -177,7 +201,7 @@ impl Attempt<'_, '_> {
     ) -> Result<Outcome, Reply> {
         *self.retrying = None;
         if let Some(policy) = self.retry.filter(|policy| retry::on_response(policy, &scratch.response))
-            && body.as_ref().is_none_or(Transfer::can_restart)
+            && outbound.can_restart()
         {
             *self.retrying = self.job.retry(record, self.breakers, policy);
             if self.retrying.is_some() {
@@ -186,89 +210,61 @@ impl Attempt<'_, '_> {
             }
         }
         timers.attempt = None;
-        upstream.input.consume(meta.len, &client.worker.blocks);
+        if let Upstream::Http1(connection) = &mut upstream {
+            connection.input.consume(meta.len, &client.worker.blocks);
+        }
         let status = scratch.response.status;
         let switching = status == 101;
-        if switching && !self.upgrade {
+        if switching && !outbound.upgrade {
             upstream.close(&client.worker);
             return Ok(Outcome::Failed(Reset::Protocol, Cow::Borrowed("")));
         }
-        let to_head = scratch.request.method() == b"HEAD";
         record.status = status;
         record.details = Cow::Borrowed("via_upstream");
         self.headers(client, scratch, record, sent_at);
-        let old_client = self.job.meta.version == Version::Http10;
-        if matches!(meta.body, BodyLength::UntilClose | BodyLength::Chunked) {
-            scratch.response.headers.remove_id(HeaderId::ContentLength);
-        } else if meta.body == BodyLength::Empty && !to_head && status != 304 {
-            keeps_length(&mut scratch.response.headers, BodyLength::Empty);
-        }
-        let (length, chunked) = match meta.body {
-            BodyLength::UntilClose | BodyLength::Chunked if old_client => (BodyLength::UntilClose, false),
-            BodyLength::UntilClose | BodyLength::Chunked => (BodyLength::Chunked, true),
-            // A route may have taken the length away, or changed it: what is written is framed as it really is.
-            BodyLength::Exact(_) if old_client && !keeps_length(&mut scratch.response.headers, meta.body) => {
-                (BodyLength::UntilClose, false)
-            }
-            BodyLength::Exact(_) if !keeps_length(&mut scratch.response.headers, meta.body) => {
-                (BodyLength::Chunked, true)
-            }
-            known => (known, false),
-        };
-        // Were the request still coming after its response, nobody could tell where the next one begins.
-        let keep = self.job.meta.keep_alive
-            && !is_coming(body)
-            && length != BodyLength::UntilClose
-            && !response::must_close(client, self.job.manager);
-        response::finish_headers(client, self.job.manager, scratch);
-        let has_length = scratch.response.headers.has(HeaderId::ContentLength);
-        scratch.downstream.clear();
-        scratch.response.write(&mut scratch.downstream);
-        if switching {
-            scratch.downstream.extend_from_slice(b"connection: upgrade\r\n\r\n");
-        } else {
-            if old_client && keep {
-                scratch.downstream.extend_from_slice(b"connection: keep-alive\r\n");
-            }
-            response_framing(&mut scratch.downstream, status, to_head, length, has_length, !keep);
-        }
+        let reply = self.reply_head(client, scratch, &meta, is_coming(&outbound.body));
         if switching {
             return Ok(Outcome::Over(self.tunnel(client, scratch, record, upstream).await));
         }
-        let mut transfer = Transfer::new(meta.body, chunked);
-        let buffered = transfer.take_buffered(&mut upstream.input, &client.worker.blocks, &mut scratch.downstream);
+        let body = &mut outbound.body;
+        let mut transfer = match (&upstream, meta.body) {
+            (_, BodyLength::Empty) | (Upstream::Http1(_), _) => Transfer::new(meta.body, reply.chunked),
+            (Upstream::Http2(_), _) => Transfer::new(BodyLength::UntilClose, reply.chunked),
+        };
+        let mut begun = Ok(());
+        match (&mut client.side, upstream.source()) {
+            (Downstream::Http1(..), Some(mut source)) => {
+                begun = transfer.take_buffered(&mut source, &client.worker.blocks, &mut scratch.downstream);
+            }
+            (Downstream::Http1(..), None) => {}
+            (Downstream::Http2(stream), _) => {
+                begun = stream.send_head(&scratch.response, transfer.is_received()).map_err(|_| Failure::Sink);
+            }
+        }
         let mut written = 0;
         let mut sending = is_coming(body) || upstream.is_sending();
-        let result = if buffered.is_err() {
-            Err(Failure::Malformed)
-        } else {
-            poll_fn(|cx| {
-                if sending {
-                    // What the upstream no longer wants to read is no reason not to hand on what it says.
-                    sending = upstream.poll_send(cx, client, &scratch.upstream, body).is_pending();
-                }
-                let polled = match poll_write(cx, &mut client.stream, &scratch.downstream, &mut written) {
-                    Poll::Ready(Ok(())) => transfer.poll(
-                        cx,
-                        &mut upstream.stream,
-                        &mut upstream.input,
-                        &mut client.stream,
-                        &client.worker.blocks,
-                    ),
-                    Poll::Ready(Err(_)) => Poll::Ready(Err(Failure::Sink)),
-                    Poll::Pending => Poll::Pending,
-                };
-                if polled.is_pending() {
-                    if timers.poll(cx, client).is_some() {
-                        return Poll::Ready(Err(Failure::Source));
+        let result = match begun {
+            Err(failure) => Err(failure),
+            Ok(()) => {
+                poll_fn(|cx| {
+                    if sending {
+                        // What the upstream no longer wants to read is no reason not to hand on what it says.
+                        sending = upstream.poll_send(cx, client, &scratch.upstream, body).is_pending();
                     }
-                    if !sending && client_is_gone(cx, client) {
-                        return Poll::Ready(Err(Failure::Sink));
+                    let polled =
+                        poll_respond(cx, client, &mut upstream, &mut transfer, &scratch.downstream, &mut written);
+                    if polled.is_pending() {
+                        if timers.poll(cx, client).is_some() {
+                            return Poll::Ready(Err(Failure::Source));
+                        }
+                        if !sending && client.poll_gone(cx) {
+                            return Poll::Ready(Err(Failure::Sink));
+                        }
                     }
-                }
-                polled
-            })
-            .await
+                    polled
+                })
+                .await
+            }
         };
         record.sent = transfer.total;
         Ok(Outcome::Over(match result {
@@ -278,28 +274,74 @@ impl Attempt<'_, '_> {
                 } else {
                     upstream.close(&client.worker);
                 }
-                match (keep, body.as_ref().is_none_or(Transfer::is_received)) {
+                match (reply.keep, body.as_ref().is_none_or(Transfer::is_received)) {
                     (true, _) => After::KeepAlive,
                     (false, true) => After::Close,
                     (false, false) => After::Linger,
                 }
             }
             Err(failure) => {
+                let remote = upstream.was_reset();
                 upstream.close(&client.worker);
-                let flag = match failure {
-                    Failure::Sink => ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION,
-                    Failure::Malformed => ResponseFlags::UPSTREAM_PROTOCOL_ERROR,
-                    Failure::Source => ResponseFlags::UPSTREAM_CONNECTION_TERMINATION,
+                let (flag, why) = match failure {
+                    Failure::Sink => (ResponseFlags::default(), ""),
+                    Failure::Malformed => (ResponseFlags::UPSTREAM_PROTOCOL_ERROR, "protocol_error"),
+                    Failure::Source if remote => (ResponseFlags::UPSTREAM_REMOTE_RESET, "remote_reset"),
+                    Failure::Source => (ResponseFlags::UPSTREAM_CONNECTION_TERMINATION, "connection_termination"),
                 };
-                record.flags.set(flag);
-                record.details = Cow::Borrowed(match failure {
-                    Failure::Sink => "downstream_remote_disconnect",
-                    _ => "upstream_reset_after_response_started{connection_termination}",
-                });
+                match failure {
+                    Failure::Sink => client.note_gone(record),
+                    _ => {
+                        record.flags.set(flag);
+                        record.details = Cow::Owned(format!("upstream_reset_after_response_started{{{why}}}"));
+                    }
+                }
                 // The client cannot be told but by closing: the response would otherwise look whole.
                 After::Close
             }
         }))
+    }
+
+    /// Makes the response's head what goes to the client; for HTTP/1 it is written to the scratch's buffer.
+    fn reply_head(&self, client: &Client, scratch: &mut Scratch, meta: &ResponseMeta, coming: bool) -> ReplyHead {
+        let status = scratch.response.status;
+        let to_head = scratch.request.method() == b"HEAD";
+        let unknown = matches!(meta.body, BodyLength::UntilClose | BodyLength::Chunked);
+        if unknown {
+            scratch.response.headers.remove_id(HeaderId::ContentLength);
+        } else if meta.body == BodyLength::Empty && !to_head && status != 304 {
+            keeps_length(&mut scratch.response.headers, BodyLength::Empty);
+        }
+        // A route may have taken the length away, or changed it: what is written is framed as it really is.
+        let unknown = unknown
+            || (matches!(meta.body, BodyLength::Exact(_)) && !keeps_length(&mut scratch.response.headers, meta.body));
+        response::finish_headers(client, self.job.manager, scratch);
+        scratch.downstream.clear();
+        if let Downstream::Http2(_) = client.side {
+            return ReplyHead { keep: false, chunked: false };
+        }
+        let old_client = self.job.meta.version == Version::Http10;
+        let length = match unknown {
+            true if old_client => BodyLength::UntilClose,
+            true => BodyLength::Chunked,
+            false => meta.body,
+        };
+        // Were the request still coming after its response, nobody could tell where the next one begins.
+        let keep = self.job.meta.keep_alive
+            && !coming
+            && length != BodyLength::UntilClose
+            && !response::must_close(client, self.job.manager);
+        let has_length = scratch.response.headers.has(HeaderId::ContentLength);
+        scratch.response.write(&mut scratch.downstream);
+        if status == 101 {
+            scratch.downstream.extend_from_slice(b"connection: upgrade\r\n\r\n");
+        } else {
+            if old_client && keep {
+                scratch.downstream.extend_from_slice(b"connection: keep-alive\r\n");
+            }
+            response_framing(&mut scratch.downstream, status, to_head, length, has_length, !keep);
+        }
+        ReplyHead { keep, chunked: length == BodyLength::Chunked }
     }
 
     /// The router's own headers and the route's mutations, in Envoy's order.
@@ -335,15 +377,51 @@ impl Attempt<'_, '_> {
         mut upstream: Upstream,
     ) -> After {
         let idle = client.silence_limit();
-        if client.write_all(&scratch.downstream).await.is_ok() {
-            let Client { stream, input, worker, .. } = client;
-            let (received, sent) =
-                tcp::copy_both(stream, input, &mut upstream.stream, &mut upstream.input, &worker.blocks, idle).await;
+        if client.write_all(&scratch.downstream).await.is_ok()
+            && let Client { side: Downstream::Http1(stream, input), worker, .. } = client
+            && let Upstream::Http1(connection) = &mut upstream
+        {
+            let other = (&mut connection.stream, &mut connection.input);
+            let (received, sent) = tcp::copy_both(stream, input, other.0, other.1, &worker.blocks, idle).await;
             record.received += received;
             record.sent += sent;
         }
         upstream.close(&client.worker);
         After::Close
+    }
+}
+
+/// How a response is framed for the client.
+struct ReplyHead {
+    /// Whether the connection goes on afterwards.
+    keep: bool,
+    /// Whether the body goes in chunks.
+    chunked: bool,
+}
+
+/// Carries a response on: the head, which an HTTP/2 stream has had already, then the body.
+fn poll_respond(
+    cx: &mut Context<'_>,
+    client: &mut Client,
+    upstream: &mut Upstream,
+    transfer: &mut Transfer,
+    head: &[u8],
+    written: &mut usize,
+) -> Poll<Result<(), Failure>> {
+    let Client { side, worker, .. } = client;
+    let mut sink = match side {
+        Downstream::Http1(stream, _) => {
+            ready!(poll_write(cx, stream, head, written)).map_err(|_| Failure::Sink)?;
+            Sink::Http1(stream)
+        }
+        Downstream::Http2(stream) => match stream.outgoing() {
+            Some(outgoing) => Sink::Http2(outgoing),
+            None => return Poll::Ready(Err(Failure::Sink)),
+        },
+    };
+    match upstream.source() {
+        Some(mut source) => transfer.poll(cx, &mut source, &mut sink, &worker.blocks),
+        None => Poll::Ready(Ok(())),
     }
 }
 
@@ -356,6 +434,9 @@ async fn interim(
 ) -> std::io::Result<()> {
     if response.status == 100 && !manager.proxy_100_continue {
         return Ok(());
+    }
+    if let Downstream::Http2(stream) = &mut client.side {
+        return stream.send_interim(response);
     }
     out.clear();
     response.write(out);

@@ -4,12 +4,13 @@ use std::borrow::Cow;
 use std::rc::Rc;
 use std::time::Instant;
 
-use maille_http::h1::{BodyLength, RequestMeta, request_framing};
+use maille_http::h1::{BodyLength, RequestMeta};
 use maille_http::{HeaderId, RequestHead};
 use maille_telemetry::flags::ResponseFlags;
 use tokio::time::sleep;
 
-use super::attempt::{Attempt, Outcome, keeps_length};
+use super::attempt::{Attempt, Outcome};
+use super::outbound::Outbound;
 use super::pause_for;
 use crate::balance::Wish;
 use crate::config::{
@@ -23,8 +24,7 @@ use crate::worker::record::Record;
 use crate::worker::reply::{OnRoute, Reply, answer};
 use crate::worker::retry::{self, Reset};
 use crate::worker::scratch::Scratch;
-use crate::worker::transfer::{Replay, Transfer};
-use crate::worker::upstream_request::Timers;
+use crate::worker::upstream_request::{Timers, speaks_http2};
 use crate::worker::{hash, mirror};
 
 /// A request that goes upstream.
@@ -80,8 +80,10 @@ impl Job<'_> {
         let retry = self.forward.retry.as_deref().filter(|policy| retry::applies(policy, &scratch.request));
         client.limit_silence(self.forward.idle_timeout.unwrap_or(self.manager.timeouts.stream_idle));
         let mut timers = Timers { route: self.forward.timeout.map(|t| Box::pin(sleep(t))), attempt: None };
-        let framing = self.framing(scratch);
-        let mut body = self.body(client, upgrade, framing == BodyLength::Chunked, retry);
+        let limit = self.route.retry_buffer_limit.unwrap_or(u64::from(client.info.listener.buffer_limit));
+        let replay = retry.map(|_| limit.min(1 << 20) as usize);
+        let mut outbound = Outbound::new(client, scratch, self.meta.body, upgrade, replay);
+        let http2 = speaks_http2(entry.config.http.protocol, record.protocol);
         let mut tried: Vec<Rc<WorkerHost>> = Vec::new();
         let mut fresh = false;
         let mut retrying = None;
@@ -97,7 +99,11 @@ impl Job<'_> {
                     !options.suppress_envoy_headers,
                 );
             }
-            self.write_head(scratch, record, upgrade, framing, &mut body, client)?;
+            if self.host.attempt_count_in_request {
+                let count = record.attempts.to_string();
+                scratch.request.headers.set_id(HeaderId::XEnvoyAttemptCount, count.as_bytes());
+            }
+            outbound.compose(http2, client, scratch, record)?;
             record.host = Some(host.clone());
             timers.attempt = retry.and_then(|policy| policy.per_try_timeout).map(|t| Box::pin(sleep(t)));
             let mut attempt = Attempt {
@@ -109,13 +115,13 @@ impl Job<'_> {
                 retry,
                 options,
                 cookies: &cookies,
-                upgrade,
+                http2,
                 fresh,
                 was_reused: false,
                 retrying: &mut retrying,
             };
             let began = Instant::now();
-            let outcome = attempt.run(client, scratch, record, &mut body, &mut timers).await?;
+            let outcome = attempt.run(client, scratch, record, &mut outbound, &mut timers).await?;
             if let Outcome::Over(_) = outcome {
                 metrics.request_time().inspect(|histogram| histogram.record(began.elapsed()));
                 metrics.response(record.status);
@@ -126,14 +132,14 @@ impl Job<'_> {
                 Outcome::Failed(reset, failure) => (Some(reset), failure),
                 Outcome::Refused => (None, Cow::Borrowed("")),
             };
-            let replayable = body.as_ref().is_none_or(Transfer::can_restart);
+            let replayable = outbound.can_restart();
             // A connection that was kept open may have been closed by the other side just as we used it.
-            if reset == Some(Reset::Terminated)
-                && was_reused
-                && !fresh
-                && replayable
-                && retry::is_idempotent(scratch.request.method())
-            {
+            let nobodys_fault = match reset {
+                Some(Reset::Terminated) => retry::is_idempotent(scratch.request.method()),
+                Some(Reset::Gone) => true,
+                _ => false,
+            };
+            if nobodys_fault && was_reused && !fresh && replayable {
                 record.attempts -= 1;
                 fresh = true;
                 continue;
@@ -150,8 +156,7 @@ impl Job<'_> {
             }
             if let Some(policy) = retry.filter(|_| retrying.is_some()) {
                 if !pause_for(client, retry::pause(policy, retries)).await {
-                    record.flags.set(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
-                    record.details = Cow::Borrowed("downstream_remote_disconnect");
+                    client.note_gone(record);
                     return Ok(After::Close);
                 }
                 metrics.retries().inspect(|counter| counter.inc());
@@ -201,6 +206,8 @@ impl Job<'_> {
             Reset::Connect => (503, "remote connection failure", ResponseFlags::UPSTREAM_CONNECTION_FAILURE),
             Reset::Protocol => (502, "protocol error", ResponseFlags::UPSTREAM_PROTOCOL_ERROR),
             Reset::Overflow => (503, "overflow", ResponseFlags::UPSTREAM_OVERFLOW),
+            Reset::Remote => (503, "remote reset", ResponseFlags::UPSTREAM_REMOTE_RESET),
+            Reset::Refused | Reset::Gone => (503, "remote refused stream reset", ResponseFlags::UPSTREAM_REMOTE_RESET),
             _ => (503, "connection termination", ResponseFlags::UPSTREAM_CONNECTION_TERMINATION),
         };
         let retried = if retried { "retried and the latest " } else { "" };
@@ -305,79 +312,9 @@ impl Job<'_> {
             if copy.fraction.holds(fastrand::u64(..))
                 && let Some(cluster) = client.worker.cluster(&copy.cluster)
             {
-                mirror::send(&client.worker, cluster, copy, &scratch.request, self.meta.body, &client.input);
+                mirror::send(&client.worker, cluster, copy, &scratch.request, self.meta.body, &client.side);
             }
         }
-    }
-
-    /// The body that is streamed after the head. One that is there already goes with the head ([`Job::write_head`]) and leaves nothing.
-    fn body(&self, client: &Client, upgrade: bool, chunked: bool, retry: Option<&RetryPolicy>) -> Option<Transfer> {
-        if upgrade || self.meta.body == BodyLength::Empty {
-            return None;
-        }
-        let mut transfer = Transfer::new(self.meta.body, chunked);
-        let limit = self.route.retry_buffer_limit.unwrap_or(u64::from(client.info.listener.buffer_limit));
-        if retry.is_some() {
-            transfer.replay = Some(Replay { sent: Vec::new(), limit: limit.min(1 << 20) as usize });
-        }
-        Some(transfer)
-    }
-
-    /// How the body is framed on its way upstream: as it came, unless the route has taken its length away.
-    fn framing(&self, scratch: &mut Scratch) -> BodyLength {
-        let headers = &mut scratch.request.headers;
-        match self.meta.body {
-            BodyLength::Exact(_) if !keeps_length(headers, self.meta.body) => BodyLength::Chunked,
-            BodyLength::Chunked => {
-                headers.remove_id(HeaderId::ContentLength);
-                BodyLength::Chunked
-            }
-            BodyLength::Empty if headers.has(HeaderId::ContentLength) => {
-                keeps_length(headers, BodyLength::Empty);
-                BodyLength::Empty
-            }
-            as_it_came => as_it_came,
-        }
-    }
-
-    /// Writes the head as it goes upstream, and behind it what is there of the body.
-    fn write_head(
-        &self,
-        scratch: &mut Scratch,
-        record: &mut Record<'_>,
-        upgrade: bool,
-        framing: BodyLength,
-        body: &mut Option<Transfer>,
-        client: &mut Client,
-    ) -> Result<(), Reply> {
-        if self.host.attempt_count_in_request {
-            let count = record.attempts.to_string();
-            scratch.request.headers.set_id(HeaderId::XEnvoyAttemptCount, count.as_bytes());
-        }
-        // The body's beginning is read once; a retry finds it behind the old head.
-        let out = &mut scratch.upstream;
-        let head_end = record.head_len;
-        let kept: Vec<u8> = if head_end > 0 { out.split_off(head_end.min(out.len())) } else { Vec::new() };
-        out.clear();
-        scratch.request.write(out);
-        if upgrade {
-            out.extend_from_slice(b"connection: upgrade\r\n");
-        }
-        let has_length = scratch.request.headers.has(HeaderId::ContentLength);
-        request_framing(out, scratch.request.method(), framing, has_length);
-        record.head_len = out.len();
-        out.extend_from_slice(&kept);
-        let Some(transfer) = body else { return Ok(()) };
-        if head_end > 0 {
-            transfer.restart(&mut client.input, &client.worker.blocks, out);
-        }
-        transfer.take_buffered(&mut client.input, &client.worker.blocks, out).map_err(|_| malformed())?;
-        record.received = transfer.total;
-        if transfer.is_received() {
-            *body = None;
-            record.request_end = Some(Instant::now());
-        }
-        Ok(())
     }
 
     fn pick(

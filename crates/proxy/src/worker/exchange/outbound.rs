@@ -1,0 +1,131 @@
+//! A request as it goes upstream: its head, what is there of its body, and what is still to come; made anew for each try.
+
+use std::time::Instant;
+
+use maille_http::HeaderId;
+use maille_http::h1::{BodyLength, request_framing};
+
+use super::attempt::keeps_length;
+use super::job::malformed;
+use crate::worker::http::{Client, Downstream};
+use crate::worker::record::Record;
+use crate::worker::reply::Reply;
+use crate::worker::scratch::Scratch;
+use crate::worker::transfer::{Replay, Transfer, frame, unframe};
+
+/// A request as it goes upstream. Its bytes are in [`Scratch::upstream`].
+pub(super) struct Outbound {
+    /// Whether it asks for another protocol.
+    pub(super) upgrade: bool,
+    /// How HTTP/1 frames its body.
+    framing: BodyLength,
+    /// For which version of HTTP it has been made; `None` is not yet.
+    http2: Option<bool>,
+    /// Bytes of the head; what follows them is body.
+    head: usize,
+    /// The body that is streamed after the head. One that is there already goes with the head and leaves nothing.
+    pub(super) body: Option<Transfer>,
+}
+
+impl Outbound {
+    /// `replay`: how much of the body is kept for another try.
+    pub(super) fn new(
+        client: &Client,
+        scratch: &mut Scratch,
+        length: BodyLength,
+        upgrade: bool,
+        replay: Option<usize>,
+    ) -> Outbound {
+        let framing = framing(scratch, length);
+        let mut body = None;
+        if !upgrade && length != BodyLength::Empty {
+            let mut transfer = match client.side {
+                Downstream::Http1(..) => Transfer::new(length, framing == BodyLength::Chunked),
+                Downstream::Http2(_) => Transfer::new(BodyLength::UntilClose, framing == BodyLength::Chunked),
+            };
+            transfer.replay = replay.map(|limit| Replay { sent: Vec::new(), limit });
+            body = Some(transfer);
+        }
+        Outbound { upgrade, framing, http2: None, head: 0, body }
+    }
+
+    /// Makes it for a version of HTTP. What was sent of the body before is there again.
+    pub(super) fn compose(
+        &mut self,
+        http2: bool,
+        client: &mut Client,
+        scratch: &mut Scratch,
+        record: &mut Record<'_>,
+    ) -> Result<(), Reply> {
+        let out = &mut scratch.upstream;
+        let chunked = !http2 && self.framing == BodyLength::Chunked;
+        let Client { side, worker, .. } = client;
+        let mut kept: Vec<u8> = Vec::new();
+        let again = self.http2.replace(http2);
+        if let Some(was_http2) = again {
+            kept = out.split_off(self.head.min(out.len()));
+            if !was_http2 && self.framing == BodyLength::Chunked {
+                unframe(&mut kept);
+            }
+            if let Some(transfer) = &mut self.body {
+                transfer.restart(&mut side.source(), chunked, &worker.blocks, &mut kept);
+            }
+        } else if let Some(transfer) = &mut self.body {
+            transfer.set_chunked(chunked);
+        }
+        out.clear();
+        if !http2 {
+            scratch.request.write(out);
+            if self.upgrade {
+                out.extend_from_slice(b"connection: upgrade\r\n");
+            }
+            let has_length = scratch.request.headers.has(HeaderId::ContentLength);
+            request_framing(out, scratch.request.method(), self.framing, has_length);
+        }
+        self.head = out.len();
+        match chunked && again.is_some() {
+            true => frame(out, &kept, self.body.is_none()),
+            false => out.extend_from_slice(&kept),
+        }
+        let Some(transfer) = &mut self.body else { return Ok(()) };
+        transfer.take_buffered(&mut side.source(), &worker.blocks, out).map_err(|_| malformed())?;
+        record.received = transfer.total;
+        if transfer.is_received() {
+            self.body = None;
+            record.request_end = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// For which version of HTTP it has been made.
+    pub(super) fn is_http2(&self) -> bool {
+        self.http2 == Some(true)
+    }
+
+    /// How much of the body goes with the head.
+    pub(super) fn prefix(&self, scratch: &Scratch) -> usize {
+        scratch.upstream.len() - self.head
+    }
+
+    /// Whether all that was sent can be sent again.
+    pub(super) fn can_restart(&self) -> bool {
+        self.body.as_ref().is_none_or(Transfer::can_restart)
+    }
+}
+
+/// How HTTP/1 frames the body on its way upstream: as it came, unless the route has taken its length away.
+fn framing(scratch: &mut Scratch, length: BodyLength) -> BodyLength {
+    let headers = &mut scratch.request.headers;
+    match length {
+        BodyLength::Exact(_) if !keeps_length(headers, length) => BodyLength::Chunked,
+        BodyLength::Chunked => {
+            headers.remove_id(HeaderId::ContentLength);
+            BodyLength::Chunked
+        }
+        BodyLength::Empty if headers.has(HeaderId::ContentLength) => {
+            keeps_length(headers, BodyLength::Empty);
+            BodyLength::Empty
+        }
+        as_it_came => as_it_came,
+    }
+}

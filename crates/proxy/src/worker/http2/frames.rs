@@ -1,0 +1,148 @@
+//! Walks the frames of an HTTP/2 connection as their bytes pass, and judges what a peer sends: floods of frames that are cheap to send and dear to take,
+//! and sizes for which RFC 9113 demands another code than the `h2` crate answers with.
+
+use h2::Reason;
+
+use super::wire::Watch;
+
+const HEAD: usize = 9;
+const PREFACE: usize = 24;
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const PRIORITY: u8 = 2;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
+
+const END_STREAM: u8 = 1;
+const ACK: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+/// CONTINUATION frames of one header block: as many as a block at its limit needs, with room to spare.
+const MAX_CONTINUATIONS: u32 = 16;
+/// PRIORITY frames, for each stream so far and one more (Envoy's).
+const MAX_PRIORITY_PER_STREAM: u64 = 100;
+/// WINDOW_UPDATE frames for each DATA frame sent (Envoy's).
+const MAX_WINDOW_UPDATES_PER_DATA: u64 = 10;
+/// Frames in a row that carry nothing (Envoy's).
+const MAX_EMPTY: u32 = 1;
+
+/// Where a direction of a connection stands.
+pub(crate) struct Frames {
+    /// Bytes of the preface that are still to come.
+    preface: usize,
+    head: [u8; HEAD],
+    /// Bytes of the head so far.
+    have: usize,
+    /// Bytes of the payload that are still to come.
+    payload: usize,
+    streams: u64,
+    priorities: u64,
+    window_updates: u64,
+    empty: u32,
+    continuations: u32,
+}
+
+impl Frames {
+    /// Of a connection whose peer is a client, which begins with a preface.
+    pub(crate) fn of_client() -> Frames {
+        Frames { preface: PREFACE, ..Frames::of_server() }
+    }
+
+    /// Of a connection whose peer is a server.
+    pub(crate) fn of_server() -> Frames {
+        Frames {
+            preface: 0,
+            head: [0; HEAD],
+            have: 0,
+            payload: 0,
+            streams: 0,
+            priorities: 0,
+            window_updates: 0,
+            empty: 0,
+            continuations: 0,
+        }
+    }
+
+    /// Walks over bytes. An error is why the connection ends, and how many of the bytes may be passed on before.
+    pub(crate) fn pass(&mut self, bytes: &[u8], watch: &Watch) -> Result<(), (usize, Reason)> {
+        let mut at = self.preface.min(bytes.len());
+        self.preface -= at;
+        while at < bytes.len() {
+            if self.payload > 0 {
+                let n = self.payload.min(bytes.len() - at);
+                self.payload -= n;
+                at += n;
+                continue;
+            }
+            let start = at;
+            let n = (HEAD - self.have).min(bytes.len() - at);
+            self.head[self.have..self.have + n].copy_from_slice(&bytes[at..at + n]);
+            self.have += n;
+            at += n;
+            if self.have == HEAD {
+                self.have = 0;
+                self.payload =
+                    usize::from(self.head[0]) << 16 | usize::from(self.head[1]) << 8 | usize::from(self.head[2]);
+                self.judge(watch).map_err(|reason| (start, reason))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn judge(&mut self, watch: &Watch) -> Result<(), Reason> {
+        let (length, kind, flags) = (self.payload, self.head[3], self.head[4]);
+        match kind {
+            DATA | HEADERS | CONTINUATION => {
+                let nothing = length == 0 && flags & END_STREAM == 0;
+                self.empty = if nothing { self.empty + 1 } else { 0 };
+                if self.empty > MAX_EMPTY {
+                    return Err(Reason::ENHANCE_YOUR_CALM);
+                }
+                match kind {
+                    HEADERS => {
+                        self.streams += 1;
+                        self.continuations = 0;
+                    }
+                    CONTINUATION if flags & END_HEADERS == 0 => {
+                        self.continuations += 1;
+                        if self.continuations > MAX_CONTINUATIONS {
+                            return Err(Reason::ENHANCE_YOUR_CALM);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            PRIORITY => {
+                self.priorities += 1;
+                if self.priorities > MAX_PRIORITY_PER_STREAM * (1 + self.streams) {
+                    return Err(Reason::ENHANCE_YOUR_CALM);
+                }
+                return size(length == 5);
+            }
+            WINDOW_UPDATE => {
+                self.window_updates += 1;
+                let data = MAX_WINDOW_UPDATES_PER_DATA * watch.data_sent.get();
+                if self.window_updates > 5 + 2 * (self.streams + data) {
+                    return Err(Reason::ENHANCE_YOUR_CALM);
+                }
+                return size(length == 4);
+            }
+            RST_STREAM => return size(length == 4),
+            PING => return size(length == 8),
+            SETTINGS if flags & ACK != 0 => return size(length == 0),
+            SETTINGS => return size(length.is_multiple_of(6)),
+            GOAWAY => watch.going.set(true),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn size(right: bool) -> Result<(), Reason> {
+    if right { Ok(()) } else { Err(Reason::FRAME_SIZE_ERROR) }
+}

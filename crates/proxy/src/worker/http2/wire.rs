@@ -1,0 +1,139 @@
+//! The bytes of an HTTP/2 connection on their way to and from the `h2` crate: frames are counted, and what a peer may not do is found, before anybody
+//! spends memory or time on it.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use h2::Reason;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::frames::Frames;
+use crate::worker::Worker;
+use crate::worker::io::{Input, Stream};
+
+/// A connection as the `h2` crate sees it.
+pub(crate) struct Wire {
+    stream: Stream,
+    /// What was read before it was known to be HTTP/2.
+    input: Input,
+    worker: Rc<Worker>,
+    inbound: Frames,
+    watch: Rc<Watch>,
+}
+
+/// What is known of a connection beside what the `h2` crate knows.
+#[derive(Default)]
+pub(crate) struct Watch {
+    /// What the peer has done that ends the connection.
+    verdict: Cell<Option<Reason>>,
+    /// Whoever drives the connection.
+    driver: RefCell<Option<Waker>>,
+    /// Whether the peer takes no more streams.
+    pub(crate) going: Rc<Cell<bool>>,
+    /// DATA frames that were sent.
+    pub(crate) data_sent: Cell<u64>,
+}
+
+impl Watch {
+    /// What ends the connection, if anything does.
+    pub(crate) fn verdict(&self) -> Option<Reason> {
+        self.verdict.get()
+    }
+
+    /// Ends the connection.
+    pub(crate) fn condemn(&self, reason: Reason) {
+        if self.verdict.get().is_none() {
+            self.verdict.set(Some(reason));
+            self.wake();
+        }
+    }
+
+    /// Wakes whoever drives the connection.
+    pub(crate) fn wake(&self) {
+        if let Some(driver) = self.driver.take() {
+            driver.wake();
+        }
+    }
+
+    /// Has the task woken that drives the connection.
+    pub(crate) fn wake_with(&self, cx: &Context<'_>) {
+        let mut driver = self.driver.borrow_mut();
+        if !driver.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *driver = Some(cx.waker().clone());
+        }
+    }
+}
+
+impl Wire {
+    pub(crate) fn new(worker: Rc<Worker>, stream: Stream, input: Input, inbound: Frames, watch: Rc<Watch>) -> Wire {
+        Wire { stream, input, worker, inbound, watch }
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        // After a verdict the connection only lives to say so.
+        if this.watch.verdict().is_some() {
+            return Poll::Pending;
+        }
+        let before = room.filled().len();
+        if this.input.is_empty() {
+            match Pin::new(&mut this.stream).poll_read(cx, room) {
+                Poll::Ready(Ok(())) => {}
+                other => return other,
+            }
+        } else {
+            let n = this.input.len().min(room.remaining());
+            room.put_slice(&this.input.data()[..n]);
+            this.input.consume(n, &this.worker.blocks);
+        }
+        let good = match this.inbound.pass(&room.filled()[before..], &this.watch) {
+            Ok(()) => return Poll::Ready(Ok(())),
+            Err((good, reason)) => {
+                this.watch.condemn(reason);
+                good
+            }
+        };
+        room.set_filled(before + good);
+        match good {
+            0 => Poll::Pending,
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, data)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, data)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.input.release(&self.worker.blocks);
+    }
+}
