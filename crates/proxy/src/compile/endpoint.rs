@@ -80,9 +80,17 @@ fn host(at: &At<'_>, proto: &proto::LbEndpoint) -> Compiled<Endpoint> {
         endpoint;
     // Active health checks are refused with the cluster, so their settings per host mean nothing.
     let _ = health_check_config;
-    unset!(at; additional_addresses);
+    let mut others = Vec::new();
+    for (i, proto::endpoint::AdditionalAddress { address: other }) in additional_addresses.iter().enumerate() {
+        let at = at.item("additional_addresses", i);
+        match address(&at.field("address"), at.required("address", other)?)? {
+            EndpointAddress::Socket(other) => others.push(other),
+            _ => return at.field("address").refuse("must be an IP address"),
+        }
+    }
     Ok(Endpoint {
         address: address(&at.field("address"), at.required("address", place)?)?,
+        others: others.into(),
         hostname: hostname.as_str().into(),
         weight: match number(load_balancing_weight) {
             Some(0) => return at.field("load_balancing_weight").refuse("0 is no weight: it starts at 1"),

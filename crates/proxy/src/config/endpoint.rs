@@ -45,6 +45,8 @@ pub struct Locality {
 pub struct Endpoint {
     /// Where it is.
     pub address: EndpointAddress,
+    /// Where it is too: tried in turn when it cannot be reached at its address.
+    pub others: Arc<[SocketAddr]>,
     /// Its own name, for host rewriting; may be empty.
     pub hostname: Arc<str>,
     /// Its share of the traffic, at least 1.

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use crate::compile::{self, Refused};
 use crate::config::{Cluster, Discovery, Endpoints, Listener, Locality, LocalityLb, Network, RouteSource, RouteTable};
+use crate::run::dns::has_names;
 use crate::run::sockets::addresses;
 use crate::snapshot::Snapshot;
 use crate::upstream::outlier::{Detector, Verdict};
@@ -141,10 +142,7 @@ impl Assembly {
 
     /// Clusters whose hosts are names.
     pub fn to_resolve(&self) -> impl Iterator<Item = &Arc<Cluster>> {
-        self.clusters
-            .values()
-            .map(|state| &state.config)
-            .filter(|config| matches!(config.discovery, Discovery::StrictDns(..) | Discovery::LogicalDns(..)))
+        self.clusters.values().map(|state| &state.config).filter(|config| has_names(&config.discovery))
     }
 
     /// What workers are to serve now; the same as before when nothing has changed.

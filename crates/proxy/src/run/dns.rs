@@ -1,29 +1,39 @@
 //! Hosts that are names: resolved on the main thread, again and again.
 
+mod names;
+
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hickory_resolver::TokioResolver;
+use hickory_resolver::config::LookupIpStrategy;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
-use crate::config::{Cluster, Discovery, DnsFamily, DnsOptions, Endpoint, EndpointAddress, Endpoints};
+use crate::config::{Cluster, Discovery, DnsFamily, Endpoints};
+use names::{Found, Names};
 
 /// What DNS said about a cluster.
 pub(crate) type Answer = (Arc<Cluster>, Endpoints);
 
+/// How many answers may wait to be taken: whoever has more waits with them.
+const ANSWERS: usize = 64;
+
 /// Resolves the names of the clusters that it is given.
 pub(crate) struct Dns {
     tasks: HashMap<Arc<str>, (Arc<Cluster>, JoinHandle<()>)>,
-    resolver: Option<TokioResolver>,
-    answers: mpsc::UnboundedSender<Answer>,
+    /// One for IPv4, one for IPv6, one for both.
+    resolvers: [Option<TokioResolver>; 3],
+    answers: mpsc::Sender<Answer>,
 }
 
 impl Dns {
-    pub(crate) fn new(answers: mpsc::UnboundedSender<Answer>) -> Dns {
-        Dns { tasks: HashMap::new(), resolver: None, answers }
+    /// The answers come out of the other end.
+    pub(crate) fn new() -> (Dns, mpsc::Receiver<Answer>) {
+        let (answers, out) = mpsc::channel(ANSWERS);
+        (Dns { tasks: HashMap::new(), resolvers: [None, None, None], answers }, out)
     }
 
     /// Resolves for these clusters from now on, and for no others.
@@ -40,17 +50,37 @@ impl Dns {
             if self.tasks.contains_key(name) {
                 continue;
             }
-            if self.resolver.is_none() {
-                self.resolver = resolver();
-            }
-            let task = resolve(cluster.clone(), self.resolver.clone(), self.answers.clone());
+            let Some(names) = Names::of(&cluster.discovery) else { continue };
+            let resolver = self.resolver(names.family());
+            let task = resolve(cluster.clone(), names, resolver, self.answers.clone());
             self.tasks.insert(name.clone(), (cluster.clone(), tokio::spawn(task)));
         }
     }
+
+    fn resolver(&mut self, family: DnsFamily) -> Option<TokioResolver> {
+        let (at, strategy) = match family {
+            DnsFamily::V4Only => (0, LookupIpStrategy::Ipv4Only),
+            DnsFamily::V6Only => (1, LookupIpStrategy::Ipv6Only),
+            DnsFamily::Auto | DnsFamily::V4Preferred | DnsFamily::All => (2, LookupIpStrategy::Ipv6AndIpv4),
+        };
+        let slot = &mut self.resolvers[at];
+        if slot.is_none() {
+            *slot = resolver(strategy);
+        }
+        slot.clone()
+    }
 }
 
-fn resolver() -> Option<TokioResolver> {
-    match TokioResolver::builder_tokio().and_then(|builder| builder.build()) {
+fn resolver(strategy: LookupIpStrategy) -> Option<TokioResolver> {
+    let build = || {
+        let mut builder = TokioResolver::builder_tokio()?;
+        let options = builder.options_mut();
+        options.ip_strategy = strategy;
+        // How often to ask is the cluster's business.
+        options.cache_size = 0;
+        builder.build()
+    };
+    match build() {
         Ok(resolver) => Some(resolver),
         Err(error) => {
             tracing::error!("names cannot be resolved: {error}; check /etc/resolv.conf");
@@ -59,114 +89,51 @@ fn resolver() -> Option<TokioResolver> {
     }
 }
 
-async fn resolve(cluster: Arc<Cluster>, resolver: Option<TokioResolver>, answers: mpsc::UnboundedSender<Answer>) {
-    let (endpoints, options, one) = match &cluster.discovery {
-        Discovery::StrictDns(endpoints, options) => (endpoints.clone(), *options, false),
-        Discovery::LogicalDns(endpoints, options) => (endpoints.clone(), *options, true),
-        _ => return,
+/// Asks for each name on its own: one that is slow, or fails, holds up no other.
+async fn resolve(
+    cluster: Arc<Cluster>,
+    mut names: Names,
+    resolver: Option<TokioResolver>,
+    answers: mpsc::Sender<Answer>,
+) {
+    let mut lookups = JoinSet::new();
+    let ask = |lookups: &mut JoinSet<_>, at: usize, name: Arc<str>, pause: Duration| {
+        let resolver = resolver.clone();
+        lookups.spawn(async move {
+            tokio::time::sleep(pause).await;
+            (at, lookup(&name, resolver.as_ref()).await)
+        });
     };
-    let mut failures = 0;
-    loop {
-        let (found, ttl) = once(&endpoints, &options, one, resolver.as_ref()).await;
-        let pause = match &found {
-            Some(_) => {
-                failures = 0;
-                let pause = ttl.filter(|_| options.respect_ttl).unwrap_or(options.refresh);
-                pause.max(Duration::from_secs(1)) + options.jitter.mul_f64(fastrand::f64())
-            }
-            None => {
-                failures += 1;
-                let (base, max) = options.failure_refresh.unwrap_or((options.refresh, options.refresh));
-                base.saturating_mul(1 << (failures - 1).min(16)).min(max).max(Duration::from_millis(100))
-            }
-        };
-        // A failure says nothing about hosts that were found before; the first one is an answer, so that nobody waits for ever.
-        let answer = found.or_else(|| (failures == 1).then(|| without_hosts(&endpoints)));
-        if let Some(answer) = answer
-            && answers.send((cluster.clone(), answer)).is_err()
-        {
+    for (at, name) in names.all() {
+        ask(&mut lookups, at, name, Duration::ZERO);
+    }
+    while let Some(joined) = lookups.join_next().await {
+        let Ok((at, found)) = joined else { continue };
+        let (name, pause) = names.take(at, found, fastrand::f64());
+        if answers.send((cluster.clone(), names.endpoints())).await.is_err() {
             return;
         }
-        tokio::time::sleep(pause).await;
+        ask(&mut lookups, at, name, pause);
     }
 }
 
-fn without_hosts(endpoints: &Endpoints) -> Endpoints {
-    let mut out = endpoints.clone();
-    for locality in &mut out.localities {
-        locality.endpoints.retain(|e| !matches!(e.address, EndpointAddress::Host(..)));
+async fn lookup(name: &str, resolver: Option<&TokioResolver>) -> Option<Found> {
+    if let Ok(ip) = name.parse::<IpAddr>() {
+        return Some(Found { addresses: vec![ip], ttl: Duration::from_secs(3600) });
     }
-    out
-}
-
-/// The endpoints with names replaced by addresses, and for how long that holds; `None` when a name does not resolve.
-async fn once(
-    endpoints: &Endpoints,
-    options: &DnsOptions,
-    one: bool,
-    resolver: Option<&TokioResolver>,
-) -> (Option<Endpoints>, Option<Duration>) {
-    let mut out = endpoints.clone();
-    let mut shortest: Option<Duration> = None;
-    let mut failed = false;
-    for locality in &mut out.localities {
-        let mut resolved = Vec::new();
-        for endpoint in locality.endpoints.drain(..) {
-            let EndpointAddress::Host(name, port) = &endpoint.address else {
-                resolved.push(endpoint);
-                continue;
-            };
-            match lookup(name, options.family, resolver).await {
-                Some((addresses, ttl)) => {
-                    shortest = Some(ttl.min(shortest.unwrap_or(ttl)));
-                    let most = if one { 1 } else { usize::MAX };
-                    for ip in addresses.into_iter().take(most) {
-                        let hostname =
-                            if endpoint.hostname.is_empty() { name.clone() } else { endpoint.hostname.clone() };
-                        let address = EndpointAddress::Socket(SocketAddr::new(ip, *port));
-                        resolved.push(Endpoint { address, hostname, ..endpoint.clone() });
-                    }
-                }
-                None => failed = true,
-            }
-        }
-        locality.endpoints = resolved;
-    }
-    let any = out.localities.iter().any(|l| !l.endpoints.is_empty());
-    ((any || !failed).then_some(out), shortest)
-}
-
-async fn lookup(name: &str, family: DnsFamily, resolver: Option<&TokioResolver>) -> Option<(Vec<IpAddr>, Duration)> {
-    if let Ok(ip) = name.parse() {
-        return Some((vec![ip], Duration::from_secs(3600)));
-    }
-    let answer = match resolver?.lookup_ip(name).await {
-        Ok(answer) => answer,
+    match resolver?.lookup_ip(name).await {
+        Ok(answer) => Some(Found {
+            ttl: answer.valid_until().saturating_duration_since(Instant::now()),
+            addresses: answer.iter().collect(),
+        }),
         Err(error) => {
             tracing::warn!(name, "does not resolve: {error}");
-            return None;
+            None
         }
-    };
-    let ttl = answer.valid_until().saturating_duration_since(Instant::now());
-    let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) = answer.iter().partition(IpAddr::is_ipv4);
-    let addresses = match family {
-        DnsFamily::V4Only => v4,
-        DnsFamily::V6Only => v6,
-        DnsFamily::V4Preferred => {
-            if v4.is_empty() {
-                v6
-            } else {
-                v4
-            }
-        }
-        DnsFamily::Auto => {
-            if v6.is_empty() {
-                v4
-            } else {
-                v6
-            }
-        }
-        DnsFamily::All => [v4, v6].concat(),
-    };
-    (!addresses.is_empty()).then_some((addresses, ttl))
+    }
+}
+
+/// Whether a cluster's hosts are names at all.
+pub(crate) fn has_names(discovery: &Discovery) -> bool {
+    matches!(discovery, Discovery::StrictDns(..) | Discovery::LogicalDns(..))
 }

@@ -47,11 +47,11 @@ pub(super) async fn follow(
         client.subscribe_all(TypeUrl::Listener);
     }
     let mut connection = client.as_ref().map(Client::connection);
-    let (answers_in, mut answers) = mpsc::unbounded_channel::<Answer>();
+    let (dns, mut answers) = Dns::new();
     let mut main = Main {
         assembly: Assembly::at(locality),
         sockets: Sockets::default(),
-        dns: Dns::new(answers_in),
+        dns,
         crew,
         status,
         served: Arc::default(),

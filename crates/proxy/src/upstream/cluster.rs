@@ -11,7 +11,7 @@ use maille_telemetry::metrics::{ClusterMetrics, Registry};
 
 use super::{ClusterEntry, Host, Load, Pool};
 use crate::balance::{Balancer, Wish};
-use crate::config::{Health, Locality};
+use crate::config::{Discovery, Health, Locality};
 
 /// One worker's side of a cluster. Made when the cluster is first used; in-flight requests keep it alive.
 pub(crate) struct WorkerCluster {
@@ -51,10 +51,16 @@ impl WorkerCluster {
         let mut hosts = AHashMap::with_capacity(state.hosts.len());
         let nothing = AHashMap::new();
         let keep = if same_config { &state.hosts } else { &nothing };
+        if let Some(moved) = moved(&entry, keep) {
+            // Connections to where a logical host was before are as good as new ones.
+            hosts.insert(moved.host.address, moved);
+        }
         let balancer = Rc::new(balancer(&entry, &mut hosts, keep));
         let old = std::mem::replace(&mut state.hosts, hosts);
+        let logical = matches!(entry.config.discovery, Discovery::LogicalDns(..));
         for (address, host) in old {
-            if !same_config || !state.hosts.contains_key(&address) {
+            let kept = if logical { state.hosts.values().next() } else { state.hosts.get(&address) };
+            if !kept.is_some_and(|kept| Rc::ptr_eq(&kept.pool, &host.pool)) {
                 host.pool.close();
             }
         }
@@ -86,6 +92,7 @@ impl WorkerCluster {
         let make = || {
             let host = Host {
                 address,
+                others: Arc::default(),
                 hostname: "".into(),
                 weight: 1,
                 priority: 0,
@@ -118,6 +125,15 @@ impl WorkerCluster {
             host.pool.close();
         }
     }
+}
+
+/// A logical host at its new address, with the connections it has.
+fn moved(entry: &ClusterEntry, old: &AHashMap<SocketAddr, Rc<WorkerHost>>) -> Option<Rc<WorkerHost>> {
+    if !matches!(entry.config.discovery, Discovery::LogicalDns(..)) {
+        return None;
+    }
+    let (host, old) = entry.hosts.hosts().next().zip(old.values().next())?;
+    Some(Rc::new(WorkerHost { host: host.clone(), pool: old.pool.clone() }))
 }
 
 /// What was then is a limit ago; without a limit nothing ever is.

@@ -14,8 +14,8 @@ use super::outlier::{Monitor, Outcome};
 use super::{Breakers, Load};
 use crate::balance::{Member, Table};
 use crate::config::{
-    Cluster, Endpoint, EndpointAddress, Endpoints, Health, LbPolicy, Locality, LocalityEndpoints, LocalityLb, Metadata,
-    Priority,
+    Cluster, Discovery, Endpoint, EndpointAddress, Endpoints, Health, LbPolicy, Locality, LocalityEndpoints,
+    LocalityLb, Metadata, Priority,
 };
 
 pub(crate) use health::Loads;
@@ -60,6 +60,8 @@ impl ClusterEntry {
 pub struct Host {
     /// Where it is.
     pub address: SocketAddr,
+    /// Where it is too.
+    pub others: Arc<[SocketAddr]>,
     /// Its own name; may be empty.
     pub hostname: Arc<str>,
     /// Its share of the traffic.
@@ -179,6 +181,9 @@ impl HostSet {
             |host: &Arc<Host>| Shared { load: host.load.clone(), monitor: host.monitor.clone(), since: host.since };
         let mut shared: HashMap<SocketAddr, Shared> =
             old.iter().flat_map(|set| set.hosts()).map(|host| (host.address, of(host))).collect();
+        // One host, wherever it is right now.
+        let logical = matches!(config.discovery, Discovery::LogicalDns(..));
+        let only = old.and_then(|set| set.hosts().next()).filter(|_| logical).map(of);
         let now = gradual(&config.lb).then(Instant::now);
         let by_locality = config.locality_lb != LocalityLb::None;
         let mut priorities: Vec<PriorityHosts> = Vec::new();
@@ -196,7 +201,7 @@ impl HostSet {
             place.0 = locality.weight.unwrap_or(place.0);
             for endpoint in &locality.endpoints {
                 let EndpointAddress::Socket(address) = endpoint.address else { continue };
-                let shared = shared.entry(address).or_default();
+                let shared = shared.entry(address).or_insert_with(|| only.clone().unwrap_or_default());
                 match config.outlier {
                     Some(_) => drop(shared.monitor.get_or_insert_default()),
                     None => shared.monitor = None,
@@ -315,6 +320,7 @@ fn gradual(lb: &LbPolicy) -> bool {
 fn host(endpoint: &Endpoint, address: SocketAddr, place: &LocalityEndpoints, shared: Shared) -> Host {
     Host {
         address,
+        others: endpoint.others.clone(),
         hostname: endpoint.hostname.clone(),
         weight: endpoint.weight.max(1),
         priority: place.priority,

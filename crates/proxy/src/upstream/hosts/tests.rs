@@ -23,6 +23,7 @@ fn parts(change: impl FnOnce(&mut proto::Cluster), hosts: &[(u32, Health, u32, O
         weight: share,
         endpoints: vec![Endpoint {
             address: EndpointAddress::Socket(([127, 0, 0, 1], port).into()),
+            others: Arc::default(),
             hostname: "".into(),
             weight,
             health,

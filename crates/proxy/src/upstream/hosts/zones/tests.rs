@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::*;
 use crate::compile;
 use crate::config::{EndpointAddress, LocalityEndpoints};
@@ -18,6 +20,7 @@ fn endpoints(zones: &[(&str, usize)]) -> Endpoints {
             port += 1;
             Endpoint {
                 address: EndpointAddress::Socket(([127, 0, 0, 1], port).into()),
+                others: Arc::default(),
                 hostname: "".into(),
                 weight: 1,
                 health: Health::Healthy,
