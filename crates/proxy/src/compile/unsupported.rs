@@ -3,7 +3,7 @@
 use crate::compile::Refused;
 use crate::compile::at::At;
 use crate::config::{
-    Action, Cluster, Codec, Discovery, DownstreamTransport, Fault, FilterChain, Forward, HeaderCase, HttpFilterKind,
+    Action, Cluster, Discovery, DownstreamTransport, Fault, FilterChain, Forward, HeaderCase, HttpFilterKind,
     HttpManager, Listener, ListenerFilterKind, Network, Route, RouteSource, RouteTable, TcpDestination,
     UpstreamProtocol, UpstreamTransport,
 };
@@ -47,14 +47,10 @@ pub fn cluster(cluster: &Cluster) -> Vec<Refused> {
     out.when(some_tls, at, "transport_socket_matches", "TLS to some upstreams");
     let dynamic = matches!(cluster.discovery, Discovery::DynamicForwardProxy(_));
     out.when(dynamic, at, "cluster_type", "a dynamic forward proxy");
-    let http2 = cluster.http.protocol == UpstreamProtocol::Http2;
-    out.when(http2, at, "typed_extension_protocol_options", "HTTP/2 to upstreams");
     let alpn = cluster.http.protocol == UpstreamProtocol::Alpn;
     out.when(alpn, at, "typed_extension_protocol_options", "a protocol agreed on by ALPN");
     let cases = cluster.http.http1.header_case != HeaderCase::Lower;
     out.when(cases, at, "header_key_format", "header names in another case than lower");
-    let life = cluster.http.max_connection_duration.is_some();
-    out.when(life, at, "max_connection_duration", "a limit on connections' lives");
     let stream = cluster.http.max_stream_duration.is_some();
     out.when(stream, at, "max_stream_duration", "a limit on how long streams last");
     let closing = cluster.close_on_host_removal || cluster.close_on_host_failure;
@@ -89,7 +85,6 @@ fn filter_chain(out: &mut Found, at: &At<'_>, chain: &FilterChain) {
 
 fn http_manager(out: &mut Found, at: &At<'_>, manager: &HttpManager) {
     let timeouts = &manager.timeouts;
-    out.when(manager.codec == Codec::Http2, at, "codec_type", "HTTP/2 only");
     out.when(timeouts.stream_flush.is_some(), at, "stream_flush_timeout", "a timeout for clients that do not read");
     out.when(timeouts.request.is_some(), at, "request_timeout", "a timeout for receiving requests");
     let life = timeouts.max_connection_duration.is_some();

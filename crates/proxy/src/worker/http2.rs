@@ -27,7 +27,6 @@ use super::http::{Client, Downstream, seconds};
 use super::registry::Slot;
 use super::reply;
 use crate::config::HttpManager;
-pub(crate) use frames::Frames;
 use wire::{Watch, Wire};
 
 /// How long a client may take to begin.
@@ -128,7 +127,7 @@ pub(crate) async fn serve(client: Client, manager: Arc<HttpManager>) {
     };
     let slot = registered.slot.clone();
     let watch = Rc::<Watch>::default();
-    let wire = Wire::new(worker.clone(), stream, input, Frames::of_client(), watch.clone());
+    let wire = Wire::new(worker.clone(), stream, input, false, watch.clone());
     slot.set(true, worker.clock.seconds().saturating_add(seconds(Some(HANDSHAKE))));
     let mut handshake = Box::pin(builder(&manager).handshake::<_, Bytes>(wire));
     let begun = poll_fn(|cx| match slot.poll_closing(cx) {

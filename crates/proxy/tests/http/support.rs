@@ -95,6 +95,13 @@ impl Server {
     }
 }
 
+/// What a test may change.
+pub(crate) struct Setup {
+    pub(crate) manager: hcm::HttpConnectionManager,
+    pub(crate) rule: route::Route,
+    pub(crate) cluster: cluster::Cluster,
+}
+
 /// A proxy in front of a server.
 pub(crate) struct Proxy {
     pub(crate) http: SocketAddr,
@@ -111,9 +118,14 @@ impl Proxy {
         server: &Server,
         change: impl FnOnce(&mut hcm::HttpConnectionManager, &mut route::Route),
     ) -> Proxy {
+        Proxy::build(server.address, |setup| change(&mut setup.manager, &mut setup.rule))
+    }
+
+    pub(crate) fn build(server: SocketAddr, change: impl FnOnce(&mut Setup)) -> Proxy {
         let (http, tcp) = (free(), free());
-        let (mut manager, mut rule) = (manager(), rule());
-        change(&mut manager, &mut rule);
+        let mut setup = Setup { manager: manager(), rule: rule(), cluster: cluster(server) };
+        change(&mut setup);
+        let Setup { mut manager, rule, cluster } = setup;
         let host = route::VirtualHost {
             name: "all".into(),
             domains: vec!["*".into()],
@@ -128,7 +140,7 @@ impl Proxy {
             ..Default::default()
         };
         let resources = vec![
-            (TypeUrl::Cluster, vec![Resource::encode("server", &cluster(server.address))]),
+            (TypeUrl::Cluster, vec![Resource::encode("server", &cluster)]),
             (
                 TypeUrl::Listener,
                 vec![
@@ -152,7 +164,7 @@ impl Proxy {
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        panic!("{:?}", status.borrow().refused);
+        panic!("{:?}", status.borrow());
     }
 
     pub(crate) fn connect(&self) -> Wire {

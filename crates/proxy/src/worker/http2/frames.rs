@@ -31,8 +31,8 @@ const MAX_WINDOW_UPDATES_PER_DATA: u64 = 10;
 /// Frames in a row that carry nothing (Envoy's).
 const MAX_EMPTY: u32 = 1;
 
-/// Where a direction of a connection stands.
-pub(crate) struct Frames {
+/// Finds the frames among the bytes of one direction.
+struct Walk {
     /// Bytes of the preface that are still to come.
     preface: usize,
     head: [u8; HEAD],
@@ -40,62 +40,97 @@ pub(crate) struct Frames {
     have: usize,
     /// Bytes of the payload that are still to come.
     payload: usize,
-    streams: u64,
-    priorities: u64,
-    window_updates: u64,
-    empty: u32,
-    continuations: u32,
 }
 
-impl Frames {
-    /// Of a connection whose peer is a client, which begins with a preface.
-    pub(crate) fn of_client() -> Frames {
-        Frames { preface: PREFACE, ..Frames::of_server() }
+/// The head of a frame.
+struct Head {
+    length: usize,
+    kind: u8,
+    flags: u8,
+}
+
+impl Walk {
+    fn new(preface: usize) -> Walk {
+        Walk { preface, head: [0; HEAD], have: 0, payload: 0 }
     }
 
-    /// Of a connection whose peer is a server.
-    pub(crate) fn of_server() -> Frames {
-        Frames {
-            preface: 0,
-            head: [0; HEAD],
-            have: 0,
-            payload: 0,
-            streams: 0,
-            priorities: 0,
-            window_updates: 0,
-            empty: 0,
-            continuations: 0,
-        }
-    }
-
-    /// Walks over bytes. An error is why the connection ends, and how many of the bytes may be passed on before.
-    pub(crate) fn pass(&mut self, bytes: &[u8], watch: &Watch) -> Result<(), (usize, Reason)> {
+    /// Walks over bytes. An error is what was found wrong with a frame, and how many of the bytes came before it.
+    fn over<E>(&mut self, bytes: &[u8], mut each: impl FnMut(Head) -> Result<(), E>) -> Result<(), (usize, E)> {
         let mut at = self.preface.min(bytes.len());
         self.preface -= at;
         while at < bytes.len() {
-            if self.payload > 0 {
-                let n = self.payload.min(bytes.len() - at);
-                self.payload -= n;
-                at += n;
-                continue;
-            }
+            let skip = self.payload.min(bytes.len() - at);
+            self.payload -= skip;
+            at += skip;
             let start = at;
             let n = (HEAD - self.have).min(bytes.len() - at);
             self.head[self.have..self.have + n].copy_from_slice(&bytes[at..at + n]);
             self.have += n;
             at += n;
             if self.have == HEAD {
-                self.have = 0;
-                self.payload =
-                    usize::from(self.head[0]) << 16 | usize::from(self.head[1]) << 8 | usize::from(self.head[2]);
-                self.judge(watch).map_err(|reason| (start, reason))?;
+                let [a, b, c, kind, flags, ..] = self.head;
+                let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+                (self.have, self.payload) = (0, length);
+                each(Head { length, kind, flags }).map_err(|error| (start, error))?;
             }
         }
         Ok(())
     }
+}
 
-    fn judge(&mut self, watch: &Watch) -> Result<(), Reason> {
-        let (length, kind, flags) = (self.payload, self.head[3], self.head[4]);
+/// What we send: counted, since what a peer may send depends on it.
+pub(crate) struct Outbound(Walk);
+
+impl Outbound {
+    /// To a client, or to a server, to which a preface goes first.
+    pub(crate) fn new(to_server: bool) -> Outbound {
+        Outbound(Walk::new(if to_server { PREFACE } else { 0 }))
+    }
+
+    pub(crate) fn pass(&mut self, bytes: &[u8], watch: &Watch) {
+        let _ = self.0.over(bytes, |head| {
+            match head.kind {
+                DATA => watch.data_sent.set(watch.data_sent.get() + 1),
+                HEADERS => watch.streams.set(watch.streams.get() + 1),
+                _ => {}
+            }
+            Ok::<(), ()>(())
+        });
+    }
+}
+
+/// What a peer sends.
+pub(crate) struct Inbound {
+    walk: Walk,
+    seen: Seen,
+}
+
+impl Inbound {
+    /// From a client, whose preface comes first, or from a server.
+    pub(crate) fn new(from_server: bool) -> Inbound {
+        Inbound { walk: Walk::new(if from_server { 0 } else { PREFACE }), seen: Seen::default() }
+    }
+
+    /// Walks over bytes. An error is why the connection ends, and how many of the bytes may be passed on before.
+    pub(crate) fn pass(&mut self, bytes: &[u8], watch: &Watch) -> Result<(), (usize, Reason)> {
+        self.walk.over(bytes, |head| self.seen.judge(head, watch))
+    }
+}
+
+/// What has come so far.
+#[derive(Default)]
+struct Seen {
+    priorities: u64,
+    window_updates: u64,
+    /// Frames in a row that carried nothing.
+    empty: u32,
+    /// CONTINUATION frames of the header block at hand.
+    continuations: u32,
+}
+
+impl Seen {
+    fn judge(&mut self, head: Head, watch: &Watch) -> Result<(), Reason> {
+        let Head { length, kind, flags } = head;
         match kind {
             DATA | HEADERS | CONTINUATION => {
                 let nothing = length == 0 && flags & END_STREAM == 0;
@@ -105,7 +140,7 @@ impl Frames {
                 }
                 match kind {
                     HEADERS => {
-                        self.streams += 1;
+                        watch.streams.set(watch.streams.get() + 1);
                         self.continuations = 0;
                     }
                     CONTINUATION if flags & END_HEADERS == 0 => {
@@ -119,7 +154,7 @@ impl Frames {
             }
             PRIORITY => {
                 self.priorities += 1;
-                if self.priorities > MAX_PRIORITY_PER_STREAM * (1 + self.streams) {
+                if self.priorities > MAX_PRIORITY_PER_STREAM * (1 + watch.streams.get()) {
                     return Err(Reason::ENHANCE_YOUR_CALM);
                 }
                 return size(length == 5);
@@ -127,7 +162,7 @@ impl Frames {
             WINDOW_UPDATE => {
                 self.window_updates += 1;
                 let data = MAX_WINDOW_UPDATES_PER_DATA * watch.data_sent.get();
-                if self.window_updates > 5 + 2 * (self.streams + data) {
+                if self.window_updates > 5 + 2 * (watch.streams.get() + data) {
                     return Err(Reason::ENHANCE_YOUR_CALM);
                 }
                 return size(length == 4);

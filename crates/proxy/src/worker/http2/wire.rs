@@ -5,12 +5,12 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use h2::Reason;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::frames::Frames;
+use super::frames::{Inbound, Outbound};
 use crate::worker::Worker;
 use crate::worker::io::{Input, Stream};
 
@@ -20,7 +20,8 @@ pub(crate) struct Wire {
     /// What was read before it was known to be HTTP/2.
     input: Input,
     worker: Rc<Worker>,
-    inbound: Frames,
+    inbound: Inbound,
+    outbound: Outbound,
     watch: Rc<Watch>,
 }
 
@@ -33,8 +34,9 @@ pub(crate) struct Watch {
     driver: RefCell<Option<Waker>>,
     /// Whether the peer takes no more streams.
     pub(crate) going: Rc<Cell<bool>>,
-    /// DATA frames that were sent.
-    pub(crate) data_sent: Cell<u64>,
+    /// DATA frames that were sent, and HEADERS frames of either direction.
+    pub(super) data_sent: Cell<u64>,
+    pub(super) streams: Cell<u64>,
 }
 
 impl Watch {
@@ -68,8 +70,10 @@ impl Watch {
 }
 
 impl Wire {
-    pub(crate) fn new(worker: Rc<Worker>, stream: Stream, input: Input, inbound: Frames, watch: Rc<Watch>) -> Wire {
-        Wire { stream, input, worker, inbound, watch }
+    /// Of a connection to a server, or from a client.
+    pub(crate) fn new(worker: Rc<Worker>, stream: Stream, input: Input, to_server: bool, watch: Rc<Watch>) -> Wire {
+        let (inbound, outbound) = (Inbound::new(to_server), Outbound::new(to_server));
+        Wire { stream, input, worker, inbound, outbound, watch }
     }
 }
 
@@ -108,7 +112,10 @@ impl AsyncRead for Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, data)
+        let n = ready!(Pin::new(&mut self.stream).poll_write(cx, data))?;
+        let this = &mut *self;
+        this.outbound.pass(&data[..n], &this.watch);
+        Poll::Ready(Ok(n))
     }
 
     fn poll_write_vectored(
@@ -116,7 +123,15 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         data: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, data)
+        let n = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, data))?;
+        let this = &mut *self;
+        let mut left = n;
+        for slice in data {
+            let part = left.min(slice.len());
+            this.outbound.pass(&slice[..part], &this.watch);
+            left -= part;
+        }
+        Poll::Ready(Ok(n))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -18,8 +18,8 @@ use crate::upstream::{Breakers, Capacity, Carrier, ClusterEntry, ConnectError, C
 use crate::worker::Worker;
 use crate::worker::body::{Data, Incoming, Outgoing, Sink};
 use crate::worker::http::Client;
+use crate::worker::http2::head;
 use crate::worker::http2::wire::{Watch, Wire};
-use crate::worker::http2::{Frames, head};
 use crate::worker::io::Input;
 use crate::worker::transfer::{Failure, Transfer};
 
@@ -76,7 +76,7 @@ async fn make(worker: Rc<Worker>, entry: Arc<ClusterEntry>, host: Rc<WorkerHost>
         }
     };
     let watch = Rc::<Watch>::default();
-    let wire = Wire::new(worker.clone(), stream, Input::default(), Frames::of_server(), watch.clone());
+    let wire = Wire::new(worker.clone(), stream, Input::default(), true, watch.clone());
     let (send, connection) = match builder(&entry.config).handshake::<_, Bytes>(wire).await {
         Ok(made) => made,
         Err(error) => {
