@@ -56,7 +56,7 @@ pub struct Call {
     /// The name of the secret that tells a mesh's own certificate from others.
     pub mesh_secret: String,
     /// The names that the client's certificate proves, when it has one: URIs, DNS names, the subject.
-    pub names: (Vec<String>, Vec<String>, String),
+    pub names: (Vec<Box<str>>, Vec<Box<str>>, String),
     /// The client's address as far as forwarding headers are believed; [`Call::source`]'s when absent.
     pub remote: Option<IpAddr>,
     /// When it happens, since 1970: tokens expire.

@@ -7,6 +7,7 @@ mod connection;
 mod cors;
 mod exchange;
 mod fault;
+mod gate;
 mod hash;
 mod http;
 mod http1;

@@ -101,11 +101,13 @@ fn http_manager(out: &mut Found, at: &At<'_>, manager: &HttpManager) {
     for filter in &manager.filters {
         match &filter.kind {
             HttpFilterKind::Fault(fault) => faults(out, &at.field("http_filters"), fault.as_deref()),
-            HttpFilterKind::Rbac(_) => out.when(true, at, "http_filters", "RBAC rules"),
-            HttpFilterKind::Jwt(_) => out.when(true, at, "http_filters", "JSON web tokens"),
             HttpFilterKind::ExtAuthz(_) => out.when(true, at, "http_filters", "external authorization"),
             HttpFilterKind::DynamicForwardProxy => out.when(true, at, "http_filters", "a dynamic forward proxy"),
-            HttpFilterKind::Router(_) | HttpFilterKind::Cors | HttpFilterKind::GrpcStats => {}
+            HttpFilterKind::Router(_)
+            | HttpFilterKind::Cors
+            | HttpFilterKind::GrpcStats
+            | HttpFilterKind::Rbac(_)
+            | HttpFilterKind::Jwt(_) => {}
         }
     }
     if let RouteSource::Inline(table) = &manager.routes {

@@ -120,7 +120,7 @@ impl ExtAuthz {
             ..Default::default()
         };
         let client = facts.peer.map(|peer| {
-            let name = peer.uris.first().or(peer.dns.first()).map(String::as_str);
+            let name = peer.uris.first().or(peer.dns.first()).map(|name| &**name);
             name.unwrap_or(peer.subject).to_owned()
         });
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

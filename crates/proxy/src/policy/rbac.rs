@@ -32,9 +32,9 @@ pub struct Facts<'a> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Peer<'a> {
     /// URI names.
-    pub uris: &'a [String],
+    pub uris: &'a [Box<str>],
     /// DNS names.
-    pub dns: &'a [String],
+    pub dns: &'a [Box<str>],
     /// The subject, as RFC 2253 writes it.
     pub subject: &'a str,
 }
@@ -121,7 +121,7 @@ fn path<'a>(facts: &Facts<'a>) -> Option<&'a [u8]> {
 
 impl Peer<'_> {
     fn is(&self, name: &StringMatcher) -> bool {
-        let mut names = self.uris.iter().chain(self.dns).map(String::as_str).chain([self.subject]);
+        let mut names = self.uris.iter().chain(self.dns).map(|name| &**name).chain([self.subject]);
         names.any(|own| name.matches(own.as_bytes()))
     }
 }

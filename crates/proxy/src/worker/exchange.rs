@@ -18,12 +18,13 @@ use super::http::{After, Client};
 use super::record::Record;
 use super::reply::{OnRoute, Reply, answer};
 use super::scratch::Scratch;
-use super::{fault, request};
+use super::{fault, gate, request};
 use crate::config::{
-    Action, Fault, HttpFilterKind, HttpManager, RequireTls, Route, RouteSource, RouteTable, VirtualHost,
+    Action, Fault, HttpFilterKind, HttpManager, Metadata, RequireTls, Route, RouteSource, RouteTable, VirtualHost,
 };
-use crate::headers::Protocol;
-use crate::route::{ClientTls, Request, tls_redirect};
+use crate::headers::{HeaderMutations, Protocol};
+use crate::policy::Step;
+use crate::route::{Request, tls_redirect};
 use crate::snapshot::Snapshot;
 use job::Job;
 
@@ -54,21 +55,15 @@ async fn serve<'s>(
         return answer(client, manager, scratch, record, Some(meta), &reply, None).await;
     }
     let random = fastrand::u64(..);
-    let (host, route) = match find_route(snapshot, manager, &scratch.request, random) {
-        Ok(found) => found,
-        Err(reply) => return answer(client, manager, scratch, record, Some(meta), &reply, None).await,
-    };
-    record.route = Some(route);
-    // The same destination as later: both are drawn with the same number.
-    let mutations = match &route.action {
-        Action::Forward(forward) => &forward.destination(random).response,
-        Action::Redirect(_) | Action::Respond(_) => &route.response,
-    };
+    let mut metadata = Metadata::default();
+    let mut found = find_route(client, snapshot, manager, &scratch.request, random, &metadata);
     let mut origin: Option<Vec<u8>> = None;
     for filter in &manager.filters {
-        let reply = match &filter.kind {
-            HttpFilterKind::Cors => match (&route.cors, &route.action) {
-                (Some(policy), Action::Forward(_)) => match cors::check(policy, &scratch.request, random) {
+        let route = found.as_ref().ok().map(|(_, route)| *route);
+        record.route = route;
+        let reply = match (&filter.kind, route) {
+            (HttpFilterKind::Cors, Some(Route { cors: Some(policy), action: Action::Forward(_), .. })) => {
+                match cors::check(policy, &scratch.request, random) {
                     Cors::Pass => None,
                     Cors::Allowed(allowed) => {
                         origin = Some(allowed);
@@ -77,10 +72,9 @@ async fn serve<'s>(
                     Cors::Preflight(reply) => {
                         return answer(client, manager, scratch, record, Some(meta), &reply, None).await;
                     }
-                },
-                _ => None,
-            },
-            HttpFilterKind::Fault(default) => match route.fault.as_ref().or(default.as_ref()) {
+                }
+            }
+            (HttpFilterKind::Fault(default), Some(route)) => match route.fault.as_ref().or(default.as_ref()) {
                 Some(fault) => match inject(client, fault, scratch, record).await {
                     Ok(()) => None,
                     Err(Some(reply)) => Some(reply),
@@ -88,18 +82,39 @@ async fn serve<'s>(
                 },
                 None => None,
             },
+            (HttpFilterKind::Rbac(rules), _) => match gate::rbac(client, rules, scratch, record, &mut metadata) {
+                Step::Refuse(refusal) => Some(gate::reply(*refusal)),
+                Step::Pass | Step::Reroute => None,
+            },
+            (HttpFilterKind::Jwt(filter), _) => match gate::jwt(client, filter, scratch, random, &mut metadata) {
+                Step::Refuse(refusal) => Some(gate::reply(*refusal)),
+                Step::Reroute => {
+                    found = find_route(client, snapshot, manager, &scratch.request, random, &metadata);
+                    None
+                }
+                Step::Pass => None,
+            },
             // Refused when the configuration came; should one get here all the same, nobody passes unasked.
-            HttpFilterKind::Rbac(_) | HttpFilterKind::Jwt(_) | HttpFilterKind::ExtAuthz(_) => {
-                Some(Reply::new(403, "rbac_access_denied"))
-            }
-            HttpFilterKind::Router(_) | HttpFilterKind::GrpcStats | HttpFilterKind::DynamicForwardProxy => None,
+            (HttpFilterKind::ExtAuthz(_), _) => Some(Reply::new(403, "ext_authz_error")),
+            _ => None,
         };
         if let Some(reply) = reply {
-            let origin = route.cors.as_deref().zip(origin.as_deref());
-            let on_route = Some(OnRoute { mutations, origin });
+            let on_route = route.map(|route| {
+                let origin = route.cors.as_deref().zip(origin.as_deref());
+                OnRoute { mutations: response_mutations(route, random), origin }
+            });
             return answer(client, manager, scratch, record, Some(meta), &reply, on_route).await;
         }
     }
+    let (host, route) = match found {
+        Ok(found) => found,
+        Err(reply) => {
+            record.route = None;
+            return answer(client, manager, scratch, record, Some(meta), &reply, None).await;
+        }
+    };
+    record.route = Some(route);
+    let mutations = response_mutations(route, random);
     let reply = match &route.action {
         Action::Forward(forward) => {
             let job = Job { snapshot, manager, meta, host, route, forward, random, origin };
@@ -115,11 +130,21 @@ async fn serve<'s>(
     answer(client, manager, scratch, record, Some(meta), &reply, on_route).await
 }
 
+/// What becomes of the response's headers; the destination is the same as later, both are drawn with the same number.
+fn response_mutations(route: &Route, random: u64) -> &HeaderMutations {
+    match &route.action {
+        Action::Forward(forward) => &forward.destination(random).response,
+        Action::Redirect(_) | Action::Respond(_) => &route.response,
+    }
+}
+
 fn find_route<'s>(
+    client: &Client,
     snapshot: &'s Snapshot,
     manager: &'s HttpManager,
     head: &RequestHead,
     random: u64,
+    metadata: &Metadata,
 ) -> Result<(&'s VirtualHost, &'s Route), Reply> {
     let table: &RouteTable = match &manager.routes {
         RouteSource::Inline(table) => table,
@@ -134,7 +159,7 @@ fn find_route<'s>(
             return Err(Reply::new(301, "direct_response").header(HeaderId::Location, tls_redirect(head)));
         }
     }
-    let request = Request { head, random, tls: ClientTls::default(), metadata: None };
+    let request = Request { head, random, tls: gate::client_tls(&client.info), metadata: Some(metadata) };
     let route = host.route(&request).ok_or_else(|| not_found("route_not_found"))?;
     Ok((host, route))
 }

@@ -20,7 +20,7 @@ use super::http2::ClientStream;
 use super::io::{Input, Stream, poll_write};
 use super::record::Record;
 use super::registry::Registered;
-use super::{Worker, http1, http2};
+use super::{Worker, gate, http1, http2};
 use crate::config::{Codec, HttpManager};
 use crate::headers::Protocol;
 
@@ -56,6 +56,10 @@ pub(crate) enum After {
 
 /// Serves a connection to its end.
 pub(crate) async fn serve(worker: Rc<Worker>, stream: Stream, manager: Arc<HttpManager>, info: ConnectionInfo) {
+    if let Err(refusal) = gate::admits(&info) {
+        tracing::debug!(remote = %info.remote, details = refusal.details, "a policy refuses the connection");
+        return;
+    }
     let registered = worker.connections.add(info.listener.direction);
     let metrics = worker.http_metrics(&manager.stat_prefix);
     metrics.connections().inspect(|c| c.inc());

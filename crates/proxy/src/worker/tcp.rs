@@ -15,6 +15,7 @@ use super::Worker;
 use super::body::{Sink, Source};
 use super::buffers::Blocks;
 use super::connection::ConnectionInfo;
+use super::gate;
 use super::io::{Input, Stream, poll_shutdown};
 use super::transfer::Transfer;
 use crate::balance::Wish;
@@ -28,6 +29,14 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut stream: Stream, proxy: Arc<Tcp
     let _registered = worker.connections.add(info.listener.direction);
     let mut facts = Facts::default();
     let start = Instant::now();
+    if let Err(refusal) = gate::admits(&info) {
+        tracing::debug!(remote = %info.remote, details = refusal.details, "a policy refuses the connection");
+        facts.termination = refusal.details;
+        if !proxy.access_logs.is_empty() {
+            log(&worker, &proxy, &info, &facts, start);
+        }
+        return;
+    }
     let work = async {
         let Some((mut upstream, _counted)) = reach(&worker, &proxy, &info, &mut facts).await else { return };
         let (mut input, mut upstream_input) = (Input::default(), Input::default());
@@ -58,6 +67,8 @@ struct Facts {
     upstream_local: Option<SocketAddr>,
     received: u64,
     sent: u64,
+    /// Why it was closed, in Envoy's words.
+    termination: String,
 }
 
 fn log(worker: &Worker, proxy: &TcpProxy, info: &ConnectionInfo, facts: &Facts, start: Instant) {
@@ -69,6 +80,7 @@ fn log(worker: &Worker, proxy: &TcpProxy, info: &ConnectionInfo, facts: &Facts, 
         bytes_received: facts.received,
         bytes_sent: facts.sent,
         response_flags: facts.flags,
+        connection_termination_details: &facts.termination,
         downstream_remote: Some(info.remote),
         downstream_direct_remote: Some(info.remote),
         downstream_local: Some(info.local),

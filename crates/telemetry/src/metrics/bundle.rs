@@ -251,8 +251,16 @@ bundle! {
         counter downstream_rq_total;
         counter downstream_rq_tx_reset;
         counter downstream_rq_ws_on_non_ws_route;
+        counter ext_authz_denied = "ext_authz.denied";
+        counter ext_authz_error = "ext_authz.error";
+        counter ext_authz_failure_mode_allowed = "ext_authz.failure_mode_allowed";
+        counter ext_authz_ok = "ext_authz.ok";
+        counter jwt_authn_allowed = "jwt_authn.allowed";
+        counter jwt_authn_denied = "jwt_authn.denied";
         counter no_cluster;
         counter no_route;
+        counter rbac_allowed = "rbac.allowed";
+        counter rbac_denied = "rbac.denied";
         counter rq_direct_response;
         counter rq_redirect;
         counter rq_total;

@@ -63,7 +63,7 @@ fn what_is_asked_over_grpc() {
         "/a?b",
         &[("x-a", "1"), ("x-a", "2"), ("x-secret-key", "k"), (PARTIAL_BODY, "false")],
     );
-    let uris = ["spiffe://td/ns/a/sa/b".to_owned()];
+    let uris = ["spiffe://td/ns/a/sa/b".into()];
     let facts = Facts {
         head: Some(&head),
         direct: "10.0.0.1".parse().unwrap(),

@@ -26,8 +26,8 @@ fn cidr(address: &str, length: u8) -> Cidr {
 #[test]
 fn conditions_on_a_request() {
     let head = RequestHead::build("GET", "shop", "/a/b?c=/x", &[("x-who", "ann"), ("x-who", "bob")]);
-    let uris = ["spiffe://td/ns/a/sa/b".to_owned()];
-    let dns = ["b.example".to_owned()];
+    let uris = ["spiffe://td/ns/a/sa/b".into()];
+    let dns = ["b.example".into()];
     let written = Metadata([("jwt".into(), json!({"p": {"iss": "i", "n": 3, "aud": ["x", "y"], "t": true}}))].into());
     let facts = Facts {
         head: Some(&head),
