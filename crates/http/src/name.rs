@@ -78,6 +78,7 @@ well_known! {
     XEnvoyOverloaded = "x-envoy-overloaded",
     XEnvoyPeerMetadata = "x-envoy-peer-metadata",
     XEnvoyPeerMetadataId = "x-envoy-peer-metadata-id",
+    XEnvoyRatelimited = "x-envoy-ratelimited",
     XEnvoyRetriableHeaderNames = "x-envoy-retriable-header-names",
     XEnvoyRetriableStatusCodes = "x-envoy-retriable-status-codes",
     XEnvoyRetryGrpcOn = "x-envoy-retry-grpc-on",

@@ -19,7 +19,8 @@ use crate::compile::matcher;
 use crate::compile::route::{Mutations, Scope, level};
 use crate::config::{
     Action, ClusterChoice, Destination, DirectResponse, Forward, Fraction, GrpcTimeout, HashOn, HashPolicy,
-    HostRewrite, Mirror, PathRewrite, Priority, Redirect, RetryOn, RetryPolicy, Upgrade, WeightedClusters,
+    HostRewrite, Mirror, PathRewrite, Priority, RateLimited, Redirect, ResetFormat, RetryOn, RetryPolicy, Upgrade,
+    WeightedClusters,
 };
 
 /// How long a response may take when a route does not say.
@@ -27,6 +28,9 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The first pause between tries; the longest is ten times that.
 const RETRY_PAUSE: Duration = Duration::from_millis(25);
+
+/// The longest pause that a response may ask for.
+const RATE_LIMITED_PAUSE: Duration = Duration::from_secs(300);
 
 /// A route that answers by itself.
 pub(crate) fn answer(at: &At<'_>, proto: &ActionProto, scope: &Scope<'_>) -> Compiled<Action> {
@@ -239,11 +243,11 @@ fn retry(at: &At<'_>, proto: &proto::RetryPolicy) -> Compiled<Option<RetryPolicy
         retriable_request_headers,
         refresh_cluster_on_retry,
     } = proto;
-    unset!(at; retry_options_predicates, rate_limited_retry_back_off, refresh_cluster_on_retry);
+    unset!(at; retry_options_predicates, refresh_cluster_on_retry);
     let mut on = RetryOn::default();
     // Envoy, too, disregards words it does not know: they may be another version's.
     for word in retry_on.split(',') {
-        on.0 |= RetryOn::NAMES.iter().find(|(name, _)| *name == word.trim()).map_or(0, |(_, bit)| *bit);
+        on.0 |= RetryOn::named(word.trim());
     }
     let previous_hosts = previous_hosts_predicate(at, retry_host_predicate)?;
     let (base, max) = match retry_back_off {
@@ -271,8 +275,26 @@ fn retry(at: &At<'_>, proto: &proto::RetryPolicy) -> Compiled<Option<RetryPolicy
         request_headers: matcher::headers(at, "retriable_request_headers", retriable_request_headers)?,
         backoff_base: base,
         backoff_max: max.unwrap_or(base.saturating_mul(10)),
+        rate_limited: rate_limited(at, rate_limited_retry_back_off)?,
     };
-    Ok((policy.on != RetryOn::default()).then_some(policy))
+    Ok(Some(policy))
+}
+
+fn rate_limited(at: &At<'_>, proto: &Option<retry_policy::RateLimitedRetryBackOff>) -> Compiled<Option<RateLimited>> {
+    use retry_policy::ResetHeaderFormat;
+    let Some(retry_policy::RateLimitedRetryBackOff { reset_headers, max_interval }) = proto else { return Ok(None) };
+    let at = at.field("rate_limited_retry_back_off");
+    let mut headers = Vec::with_capacity(reset_headers.len());
+    for (i, retry_policy::ResetHeader { name, format }) in reset_headers.iter().enumerate() {
+        let at = at.item("reset_headers", i);
+        let format = match at.one_of("format", *format)? {
+            ResetHeaderFormat::Seconds => ResetFormat::Seconds,
+            ResetHeaderFormat::UnixTimestamp => ResetFormat::UnixTimestamp,
+        };
+        headers.push((matcher::header_name(&at, "name", name)?, format));
+    }
+    let max = at.duration("max_interval", max_interval)?.unwrap_or(RATE_LIMITED_PAUSE);
+    Ok(Some(RateLimited { headers, max }))
 }
 
 fn previous_hosts_predicate(at: &At<'_>, protos: &[retry_policy::RetryHostPredicate]) -> Compiled<bool> {

@@ -141,9 +141,4 @@ fn one_route(out: &mut Found, at: &At<'_>, route: &Route) {
 fn forwarded(out: &mut Found, at: &At<'_>, forward: &Forward) {
     let stream = matches!(forward.max_stream_duration, Some(Some(_)));
     out.when(stream, at, "max_stream_duration", "a limit on how long streams last");
-    if let Some(retry) = &forward.retry {
-        let at = at.field("retry_policy");
-        out.when(retry.per_try_idle_timeout.is_some(), &at, "per_try_idle_timeout", "an idle timeout for one try");
-        out.when(retry.avoid_previous_priorities.is_some(), &at, "retry_priority", "another priority for the next try");
-    }
 }

@@ -363,6 +363,47 @@ pub struct RetryPolicy {
     pub backoff_base: Duration,
     /// The longest pause.
     pub backoff_max: Duration,
+    /// Whether the pause is what the response asks for.
+    pub rate_limited: Option<RateLimited>,
+}
+
+/// Pauses that responses ask for.
+#[derive(Clone, Debug)]
+pub struct RateLimited {
+    /// The response headers that may ask, the first first.
+    pub headers: Vec<(maille_http::Name, ResetFormat)>,
+    /// The longest pause that is listened to.
+    pub max: Duration,
+}
+
+/// What a header that asks for a pause says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResetFormat {
+    /// For how many seconds.
+    Seconds,
+    /// Until when, in seconds since 1970.
+    UnixTimestamp,
+}
+
+impl Default for RetryPolicy {
+    /// No retries, and what holds when a request asks for some itself.
+    fn default() -> RetryPolicy {
+        RetryPolicy {
+            on: RetryOn::default(),
+            max: 1,
+            per_try_timeout: None,
+            per_try_idle_timeout: None,
+            avoid_previous_hosts: false,
+            avoid_previous_priorities: None,
+            host_selection_attempts: 1,
+            status_codes: Vec::new(),
+            headers: Vec::new(),
+            request_headers: Vec::new(),
+            backoff_base: Duration::from_millis(25),
+            backoff_max: Duration::from_millis(250),
+            rate_limited: None,
+        }
+    }
 }
 
 /// Conditions under which a request is tried again.
@@ -421,6 +462,15 @@ impl RetryOn {
     pub const RESOURCE_EXHAUSTED: u32 = 1 << 14;
     /// gRPC status.
     pub const UNAVAILABLE: u32 = 1 << 15;
+
+    /// All that are about gRPC statuses.
+    pub const GRPC: u32 =
+        Self::CANCELLED | Self::DEADLINE_EXCEEDED | Self::INTERNAL | Self::RESOURCE_EXHAUSTED | Self::UNAVAILABLE;
+
+    /// The bit of a name; nothing for one we do not know: it may be another version's.
+    pub fn named(name: &str) -> u32 {
+        Self::NAMES.iter().find(|(known, _)| *known == name).map_or(0, |(_, bit)| *bit)
+    }
 
     /// Whether a condition is among them.
     pub fn has(self, condition: u32) -> bool {

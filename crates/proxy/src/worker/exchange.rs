@@ -117,7 +117,7 @@ async fn serve<'s>(
     let mutations = response_mutations(route, random);
     let reply = match &route.action {
         Action::Forward(forward) => {
-            let job = Job { snapshot, manager, meta, host, route, forward, random, origin };
+            let job = Job { snapshot, manager, meta, host, route, forward, random, origin, timeout_status: 504 };
             return job.run(client, scratch, record).await;
         }
         Action::Redirect(redirect) => {

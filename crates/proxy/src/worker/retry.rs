@@ -1,11 +1,17 @@
 //! Whether a request is tried again.
 
+mod priorities;
+mod terms;
+
 use std::time::Duration;
 
-use maille_http::{HeaderId, RequestHead, ResponseHead};
+use maille_http::{HeaderId, ResponseHead};
 
-use crate::config::{RetryOn, RetryPolicy};
+use crate::config::{ResetFormat, RetryOn, RetryPolicy};
 use crate::upstream::outlier::Outcome;
+
+pub(crate) use priorities::Priorities;
+pub(crate) use terms::Terms;
 
 /// Why there is no response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +32,10 @@ pub(crate) enum Reset {
     Protocol,
     /// It took too long.
     Timeout,
+    /// The attempt took too long.
+    TryTimeout,
+    /// The attempt was without activity for too long.
+    TrySilence,
     /// The cluster has as much to do as it may.
     Overflow,
 }
@@ -38,7 +48,7 @@ impl Reset {
                 Some(Outcome::Failed)
             }
             Reset::Refused | Reset::Gone => Some(Outcome::Failed),
-            Reset::Timeout => Some(Outcome::TimedOut),
+            Reset::Timeout | Reset::TryTimeout | Reset::TrySilence => Some(Outcome::TimedOut),
             Reset::Overflow => None,
         }
     }
@@ -60,6 +70,10 @@ pub(crate) fn on_reset(policy: &RetryPolicy, reset: Reset) -> bool {
 /// Whether a policy has it that a response is thrown away and the request tried again.
 pub(crate) fn on_response(policy: &RetryPolicy, response: &ResponseHead) -> bool {
     let (on, status) = (policy.on, response.status);
+    if response.headers.has(HeaderId::XEnvoyRatelimited) {
+        // To ask again at once is what the limit is against.
+        return on.has(RetryOn::ENVOY_RATELIMITED);
+    }
     (on.has(RetryOn::FIVE_XX) && (500..600).contains(&status))
         || (on.has(RetryOn::GATEWAY_ERROR) && matches!(status, 502..=504))
         || (on.has(RetryOn::RETRIABLE_4XX) && status == 409)
@@ -80,18 +94,32 @@ fn on_grpc(on: RetryOn, response: &ResponseHead) -> bool {
     }
 }
 
-/// Whether a policy is for a request at all.
-pub(crate) fn applies(policy: &RetryPolicy, request: &RequestHead) -> bool {
-    policy.request_headers.is_empty() || policy.request_headers.iter().any(|matcher| matcher.matches(request))
-}
-
 /// The pause before a retry: fully jittered, its bound doubling each time.
 pub(crate) fn pause(policy: &RetryPolicy, retries_so_far: u32) -> Duration {
     let bound = policy.backoff_base.saturating_mul(1 << retries_so_far.min(16)).min(policy.backoff_max);
     bound.mul_f64(fastrand::f64())
 }
 
+/// The pause that a response asks for, if it does and the policy listens. `now` in seconds since 1970.
+pub(crate) fn asked_pause(policy: &RetryPolicy, response: &ResponseHead, now: u64) -> Option<Duration> {
+    let limited = policy.rate_limited.as_ref()?;
+    let asked = limited.headers.iter().find_map(|(name, format)| {
+        let value = response.header(name)?;
+        let seconds: u64 = std::str::from_utf8(&value).ok()?.trim().parse().ok()?;
+        let pause = match format {
+            ResetFormat::Seconds => seconds,
+            ResetFormat::UnixTimestamp => seconds.checked_sub(now)?,
+        };
+        Some(Duration::from_secs(pause)).filter(|pause| *pause <= limited.max)
+    });
+    // Up to half as long again, so that not everybody is back at the same moment.
+    asked.filter(|pause| !pause.is_zero()).map(|pause| pause.mul_f64(1.0 + fastrand::f64() / 2.0))
+}
+
 /// Whether a request may be sent twice without anyone having asked for it: to repeat it changes nothing.
 pub(crate) fn is_idempotent(method: &[u8]) -> bool {
     matches!(method, b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE")
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,10 +8,11 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use maille_http::h1::{Limits, ResponseMeta};
 use maille_http::{RequestHead, ResponseHead};
-use tokio::time::Sleep;
+use tokio::time::{Sleep, sleep};
 
 use super::Worker;
 use super::body::Source;
@@ -55,6 +56,8 @@ pub(crate) enum Lost {
     Timeout,
     /// The attempt's time is over.
     TryTimeout,
+    /// Nothing has happened for too long in this attempt.
+    TrySilence,
     /// Nothing has happened for too long.
     Silence,
 }
@@ -64,6 +67,8 @@ pub(crate) enum Lost {
 pub(crate) struct Timers {
     pub(crate) route: Option<Pin<Box<Sleep>>>,
     pub(crate) attempt: Option<Pin<Box<Sleep>>>,
+    /// How long the attempt may be without activity, and until when it may be right now.
+    pub(crate) attempt_idle: Option<(Duration, Pin<Box<Sleep>>)>,
 }
 
 impl Timers {
@@ -77,7 +82,27 @@ impl Timers {
         if over(&mut self.route, cx) {
             return Some(Lost::Timeout);
         }
-        over(&mut self.attempt, cx).then_some(Lost::TryTimeout)
+        if over(&mut self.attempt, cx) {
+            return Some(Lost::TryTimeout);
+        }
+        let (limit, timer) = self.attempt_idle.as_mut()?;
+        if timer.as_mut().poll(cx).is_ready() {
+            return Some(Lost::TrySilence);
+        }
+        // Being asked is activity: nobody asks who was not woken.
+        timer.as_mut().reset(tokio::time::Instant::now() + *limit);
+        None
+    }
+
+    /// Begins an attempt.
+    pub(crate) fn begin(&mut self, limit: Option<Duration>, idle: Option<Duration>) {
+        self.attempt = limit.map(|limit| Box::pin(sleep(limit)));
+        self.attempt_idle = idle.map(|limit| (limit, Box::pin(sleep(limit))));
+    }
+
+    /// The attempt has succeeded; what follows is limited as a whole only.
+    pub(crate) fn succeeded(&mut self) {
+        self.attempt = None;
     }
 }
 

@@ -157,7 +157,8 @@ impl Attempt<'_, '_> {
             Lost::Refused => Ok(Outcome::Failed(Reset::Refused, Cow::Borrowed(""))),
             Lost::Gone => Ok(Outcome::Failed(Reset::Gone, Cow::Borrowed(""))),
             Lost::Protocol => Ok(Outcome::Failed(Reset::Protocol, Cow::Borrowed(""))),
-            Lost::TryTimeout => Ok(Outcome::Failed(Reset::Timeout, Cow::Borrowed(""))),
+            Lost::TryTimeout => Ok(Outcome::Failed(Reset::TryTimeout, Cow::Borrowed(""))),
+            Lost::TrySilence => Ok(Outcome::Failed(Reset::TrySilence, Cow::Borrowed(""))),
             Lost::Timeout => {
                 self.entry.report(&self.host.host, outlier::Outcome::TimedOut);
                 Err(self.job.failed(record, Reset::Timeout, Cow::Borrowed(""), false))
@@ -203,13 +204,13 @@ impl Attempt<'_, '_> {
         if let Some(policy) = self.retry.filter(|policy| retry::on_response(policy, &scratch.response))
             && outbound.can_restart()
         {
-            *self.retrying = self.job.retry(record, self.breakers, policy);
+            *self.retrying = self.job.retry(record, &self.cluster.metrics, self.breakers, policy);
             if self.retrying.is_some() {
                 upstream.close(&client.worker);
                 return Ok(Outcome::Refused);
             }
         }
-        timers.attempt = None;
+        timers.succeeded();
         if let Upstream::Http1(connection) = &mut upstream {
             connection.input.consume(meta.len, &client.worker.blocks);
         }

@@ -2,11 +2,12 @@
 
 use std::borrow::Cow;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use maille_http::h1::{BodyLength, RequestMeta};
 use maille_http::{HeaderId, RequestHead};
 use maille_telemetry::flags::ResponseFlags;
+use maille_telemetry::metrics::ClusterMetrics;
 use tokio::time::sleep;
 
 use super::attempt::{Attempt, Outcome};
@@ -18,11 +19,11 @@ use crate::config::{
     RouterOptions, VirtualHost,
 };
 use crate::snapshot::Snapshot;
-use crate::upstream::{Breakers, Permit, WorkerCluster, WorkerHost};
+use crate::upstream::{Breakers, Loads, Permit, WorkerCluster, WorkerHost};
 use crate::worker::http::{After, Client};
 use crate::worker::record::Record;
 use crate::worker::reply::{OnRoute, Reply, answer};
-use crate::worker::retry::{self, Reset};
+use crate::worker::retry::{self, Priorities, Reset, Terms};
 use crate::worker::scratch::Scratch;
 use crate::worker::upstream_request::{Timers, speaks_http2};
 use crate::worker::{hash, mirror};
@@ -38,6 +39,8 @@ pub(super) struct Job<'a> {
     pub(super) random: u64,
     /// The origin that CORS allows to read the response.
     pub(super) origin: Option<Vec<u8>>,
+    /// What the client gets when the request has taken too long.
+    pub(super) timeout_status: u16,
 }
 
 impl Job<'_> {
@@ -72,25 +75,29 @@ impl Job<'_> {
             }
             _ => None,
         };
-        self.rewrite(client, scratch, record, destination, options);
+        let terms = Terms::new(self.forward, &mut scratch.request);
+        self.timeout_status = terms.timeout_status;
+        self.rewrite(client, scratch, record, destination, options, &terms);
         self.mirror(client, scratch, upgrade);
 
         let breakers = entry.breakers(self.forward.priority);
         let metrics = &cluster.metrics;
-        let retry = self.forward.retry.as_deref().filter(|policy| retry::applies(policy, &scratch.request));
+        let retry = terms.retry();
         client.limit_silence(self.forward.idle_timeout.unwrap_or(self.manager.timeouts.stream_idle));
-        let mut timers = Timers { route: self.forward.timeout.map(|t| Box::pin(sleep(t))), attempt: None };
+        let mut timers = Timers { route: terms.timeout.map(|t| Box::pin(sleep(t))), ..Timers::default() };
         let limit = self.route.retry_buffer_limit.unwrap_or(u64::from(client.info.listener.buffer_limit));
         let replay = retry.map(|_| limit.min(1 << 20) as usize);
         let mut outbound = Outbound::new(client, scratch, self.meta.body, upgrade, replay);
         let http2 = speaks_http2(entry.config.http.protocol, record.protocol);
         let mut tried: Vec<Rc<WorkerHost>> = Vec::new();
+        let mut priorities = retry.and_then(|policy| policy.avoid_previous_priorities).map(Priorities::new);
         let mut fresh = false;
         let mut retrying = None;
         loop {
             record.attempts += 1;
             metrics.requests().inspect(|counter| counter.inc());
-            let host = self.pick(client, &cluster, scratch, hash, retry, &tried)?;
+            let loads = priorities.as_mut().and_then(|priorities| priorities.loads(&entry.hosts));
+            let host = self.pick(client, &cluster, scratch, hash, retry, &tried, loads)?;
             if matches!(self.forward.host, HostRewrite::Auto) && record.attempts == 1 && !host.host.hostname.is_empty()
             {
                 self.forward.set_host(
@@ -105,7 +112,7 @@ impl Job<'_> {
             }
             outbound.compose(http2, client, scratch, record)?;
             record.host = Some(host.clone());
-            timers.attempt = retry.and_then(|policy| policy.per_try_timeout).map(|t| Box::pin(sleep(t)));
+            timers.begin(terms.per_try, terms.per_try_idle);
             let mut attempt = Attempt {
                 job: self,
                 host: &host,
@@ -132,6 +139,7 @@ impl Job<'_> {
                 Outcome::Failed(reset, failure) => (Some(reset), failure),
                 Outcome::Refused => (None, Cow::Borrowed("")),
             };
+            let asked = retry.filter(|_| reset.is_none()).and_then(|policy| asked_pause(policy, scratch));
             let replayable = outbound.can_restart();
             // A connection that was kept open may have been closed by the other side just as we used it.
             let nobodys_fault = match reset {
@@ -151,15 +159,22 @@ impl Job<'_> {
             if let (Some(policy), Some(reset)) = (retry, reset) {
                 retrying = None;
                 if replayable && retry::on_reset(policy, reset) {
-                    retrying = self.retry(record, breakers, policy);
+                    retrying = self.retry(record, metrics, breakers, policy);
                 }
             }
             if let Some(policy) = retry.filter(|_| retrying.is_some()) {
-                if !pause_for(client, retry::pause(policy, retries)).await {
+                metrics.upstream_rq_retry().inc();
+                match asked {
+                    Some(_) => metrics.upstream_rq_retry_backoff_ratelimited().inc(),
+                    None => metrics.upstream_rq_retry_backoff_exponential().inc(),
+                }
+                if !pause_for(client, asked.unwrap_or_else(|| retry::pause(policy, retries))).await {
                     client.note_gone(record);
                     return Ok(After::Close);
                 }
-                metrics.retries().inspect(|counter| counter.inc());
+                if let Some(priorities) = &mut priorities {
+                    priorities.tried(host.host.priority);
+                }
                 tried.push(host);
                 fresh = false;
                 continue;
@@ -175,15 +190,18 @@ impl Job<'_> {
     pub(super) fn retry<'e>(
         &self,
         record: &mut Record<'_>,
+        metrics: &ClusterMetrics,
         breakers: Breakers<'e>,
         policy: &RetryPolicy,
     ) -> Option<Permit<'e>> {
         if record.attempts > policy.max {
+            metrics.upstream_rq_retry_limit_exceeded().inc();
             record.flags.set(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
             return None;
         }
         let permit = breakers.retry();
         if permit.is_none() {
+            metrics.upstream_rq_retry_overflow().inc();
             record.flags.set(ResponseFlags::UPSTREAM_OVERFLOW);
         }
         permit
@@ -197,8 +215,18 @@ impl Job<'_> {
         failure: Cow<'static, str>,
         retried: bool,
     ) -> Reply {
-        if reset == Reset::Timeout {
-            let reply = Reply::new(504, "response_timeout").body(&b"upstream request timeout"[..]);
+        let timeout = match reset {
+            Reset::Timeout => Some("response_timeout"),
+            Reset::TryTimeout => Some("upstream_per_try_timeout"),
+            Reset::TrySilence => Some("upstream_per_try_idle_timeout"),
+            _ => None,
+        };
+        if let Some(details) = timeout {
+            let mut reply = Reply::new(self.timeout_status, details);
+            // Without content there is nothing to say.
+            if self.timeout_status == 504 {
+                reply = reply.body(&b"upstream request timeout"[..]);
+            }
             return self.count(record, reply.flags(ResponseFlags::UPSTREAM_REQUEST_TIMEOUT));
         }
         let (status, reason, flag) = match reset {
@@ -280,12 +308,10 @@ impl Job<'_> {
         record: &Record,
         destination: &Destination,
         options: RouterOptions,
+        terms: &Terms<'_>,
     ) {
         let head = &mut scratch.request;
-        let policy = self.forward.retry.as_deref();
-        let per_try =
-            policy.and_then(|p| p.per_try_timeout).filter(|t| self.forward.timeout.is_none_or(|all| *t < all));
-        if let Some(expected) = per_try.or(self.forward.timeout)
+        if let Some(expected) = terms.expected()
             && !options.suppress_envoy_headers
         {
             let millis = expected.as_millis().to_string();
@@ -317,6 +343,7 @@ impl Job<'_> {
         }
     }
 
+    #[allow(clippy::too_many_arguments, reason = "all that a choice depends on")]
     fn pick(
         &self,
         client: &Client,
@@ -325,6 +352,7 @@ impl Job<'_> {
         hash: Option<u64>,
         retry: Option<&RetryPolicy>,
         tried: &[Rc<WorkerHost>],
+        loads: Option<&Loads>,
     ) -> Result<Rc<WorkerHost>, Reply> {
         let none = || {
             Reply::new(503, "no_healthy_upstream")
@@ -351,8 +379,15 @@ impl Job<'_> {
             _ => (0, false),
         };
         let seen = |host: &WorkerHost| avoid && tried.iter().any(|old| old.host.address == host.host.address);
-        cluster.pick(&Wish { hash, attempts, avoid: seen, loads: None }).ok_or_else(none)
+        cluster.pick(&Wish { hash, attempts, avoid: seen, loads }).ok_or_else(none)
     }
+}
+
+/// The pause that the last response asked for.
+fn asked_pause(policy: &RetryPolicy, scratch: &Scratch) -> Option<Duration> {
+    policy.rate_limited.as_ref()?;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    retry::asked_pause(policy, &scratch.response, now.as_secs())
 }
 
 pub(super) fn malformed() -> Reply {
