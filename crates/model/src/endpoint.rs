@@ -42,6 +42,11 @@ impl fmt::Display for Locality {
     }
 }
 
+/// The label of a workload that says whether a sidecar of the mesh takes mutual TLS for it.
+pub const TLS_MODE_LABEL: &str = "security.istio.io/tlsMode";
+/// What the label says where one does.
+pub const TLS_MODE_ISTIO: &str = "istio";
+
 /// Whether a workload passed its checks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Health {
@@ -105,4 +110,11 @@ pub struct Endpoint {
     pub service_account: String,
     /// Whether it passed its checks.
     pub health: Health,
+}
+
+impl Endpoint {
+    /// Whether a sidecar of the mesh takes mutual TLS for it.
+    pub fn has_mutual_tls(&self) -> bool {
+        self.labels.get(TLS_MODE_LABEL).is_some_and(|mode| mode == TLS_MODE_ISTIO)
+    }
 }

@@ -1,4 +1,4 @@
-//! The mesh as one immutable, indexed Snapshot: services, workloads, gateways, visibility.
+//! The mesh as one immutable, indexed Snapshot: services, workloads, gateways, policies, visibility.
 //!
 //! Start at [`Snapshot`]. Everything in it is ordered, oldest object first, so that whoever reads it in order gets
 //! the same answer from the same objects.
@@ -8,6 +8,7 @@ pub mod endpoint;
 pub mod gateway;
 pub mod host;
 mod namespaces;
+pub mod policy;
 pub mod protocol;
 pub mod proxy;
 mod references;
@@ -22,6 +23,7 @@ mod workload;
 pub use destination_rule::MergedRule;
 pub use endpoint::{Address, Endpoint, Health, Locality};
 pub use gateway::{MergedGateway, MergedPort, MergedServer};
+pub use policy::{Authorization, MutualTls, PeerMode, Policy};
 pub use protocol::Protocol;
 pub use proxy::{InterceptionMode, Proxy, ProxyKind, ProxyMetadata};
 pub use service::{NamespacedHost, Port, Registry, Resolution, Service, TargetPort, TrafficDistribution};

@@ -9,13 +9,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use maille_api::core::Secret;
 use maille_api::mesh::MeshConfig;
 use maille_api::networking::{DestinationRule, Gateway, Sidecar};
+use maille_api::security::RequestAuthentication;
 use maille_api::{Object, ObjectMeta, Spec};
 
 use crate::destination_rule::{RuleIndex, is_subset};
 use crate::gateway::merge::{self, Selected};
 use crate::namespaces::Namespaces;
+use crate::policy::{self, Policies, Policy};
 use crate::{
-    Endpoint, ExportTo, MergedGateway, MergedRule, Port, Proxy, Service, SidecarScope, VirtualService, Warning,
+    Authorization, Endpoint, ExportTo, MergedGateway, MergedRule, MutualTls, PeerMode, Port, Proxy, Service,
+    SidecarScope, VirtualService, Warning,
 };
 use crate::{references, virtual_service};
 use registry::Registry;
@@ -59,6 +62,7 @@ pub struct Snapshot {
     /// By namespace, those with a selector first.
     sidecars: BTreeMap<String, Vec<Arc<(ObjectMeta, Sidecar)>>>,
     secrets: BTreeMap<(String, String), Secret>,
+    policies: Policies,
     warnings: Vec<Warning>,
     scopes: Mutex<HashMap<ScopeKey, Arc<SidecarScope>>>,
 }
@@ -126,11 +130,12 @@ impl Snapshot {
             gateways,
             sidecars,
             secrets,
+            policies: Policies::new(&sorted, &mesh.root_namespace),
             warnings,
             scopes: Mutex::default(),
         };
         let more = references::check(&snapshot).into_iter().chain(snapshot.gateway_conflicts());
-        let more: Vec<Warning> = more.collect();
+        let more: Vec<Warning> = more.chain(policy::check(&snapshot, &snapshot.policies)).collect();
         snapshot.warnings.extend(more);
         snapshot.warnings.sort();
         snapshot.warnings.dedup();
@@ -270,6 +275,67 @@ impl Snapshot {
     /// workloads do not count there.
     pub fn inbound_destination_rule(&self, proxy: &Proxy, service: &Service) -> Option<Arc<MergedRule>> {
         self.rules.find(&proxy.namespace, None, service)
+    }
+
+    /// Which connections a workload takes.
+    pub fn peer_mode(&self, namespace: &str, labels: &BTreeMap<String, String>) -> PeerMode {
+        self.policies.peer_mode(namespace, labels)
+    }
+
+    /// What a namespace, or the mesh, says about connections to its workloads as a whole; `None` when nobody does.
+    pub fn namespace_mutual_tls(&self, namespace: &str) -> Option<MutualTls> {
+        self.policies.namespace_mode(namespace)
+    }
+
+    /// Whose tokens a proxy's workload believes.
+    pub fn request_authentications(&self, proxy: &Proxy) -> Vec<Arc<Policy<RequestAuthentication>>> {
+        self.policies.request_authentications(&proxy.namespace, &proxy.labels)
+    }
+
+    /// The AuthorizationPolicies that a proxy's workload is under.
+    pub fn authorization(&self, proxy: &Proxy) -> Authorization {
+        self.policies.authorization(&proxy.namespace, &proxy.labels)
+    }
+
+    /// Every RequestAuthentication there is.
+    pub fn all_request_authentications(&self) -> impl Iterator<Item = &Arc<Policy<RequestAuthentication>>> {
+        self.policies.all_request_authentications()
+    }
+
+    /// What a server of this service may call itself: the accounts behind it, in every trust domain of ours, and the
+    /// names that its ServiceEntry lists.
+    pub fn service_accounts(&self, service: &Service) -> Vec<String> {
+        let mut names: BTreeSet<String> = service.subject_alt_names.iter().cloned().collect();
+        let ports = service.ports.iter();
+        for endpoint in ports.flat_map(|port| self.endpoints(service, port.number)) {
+            if endpoint.service_account.is_empty() {
+                continue;
+            }
+            let domains = std::iter::once(&self.mesh.trust_domain).chain(&self.mesh.trust_domain_aliases);
+            names.extend(
+                domains.map(|domain| {
+                    format!("spiffe://{domain}/ns/{}/sa/{}", endpoint.namespace, endpoint.service_account)
+                }),
+            );
+        }
+        names.into_iter().collect()
+    }
+
+    /// The service that a provider of the mesh's settings is at, `HOST` or `NAMESPACE/HOST`, if there is exactly one.
+    pub fn provider_service(&self, name: &str) -> Option<&Arc<Service>> {
+        let (namespace, host) = name.split_once('/').map_or((None, name), |(namespace, host)| (Some(namespace), host));
+        let by_namespace = self.registry.by_host.get(host)?;
+        match namespace {
+            Some(namespace) => by_namespace.get(namespace),
+            None if by_namespace.len() == 1 => by_namespace.values().next(),
+            None => None,
+        }
+    }
+
+    /// Namespace, address and labels of everything that was declared as a workload of its own.
+    pub(crate) fn workloads(&self) -> impl Iterator<Item = (&str, &str, &BTreeMap<String, String>)> {
+        let all = self.registry.workloads.values().flatten();
+        all.map(|workload| (workload.namespace.as_str(), workload.address.as_str(), &workload.labels))
     }
 
     /// What a proxy may see. Proxies of one namespace under the same Sidecar share it.

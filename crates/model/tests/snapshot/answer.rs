@@ -52,6 +52,11 @@ pub(crate) fn to(snapshot: &Snapshot, question: &str, words: &str) -> Option<Str
                 }
             }
         }
+        "policies" => write_policies(&mut text, snapshot, &proxy(words)),
+        "accounts" => {
+            let service = snapshot.services().iter().find(|service| service.hostname == words).expect("service");
+            let _ = writeln!(text, "{}", snapshot.service_accounts(service).join(" "));
+        }
         _ => return None,
     }
     Some(text)
@@ -96,6 +101,23 @@ fn write_scope(text: &mut String, scope: &SidecarScope) {
     }
     let services: Vec<String> = scope.services().iter().map(service).collect();
     let _ = writeln!(text, "all: {}", services.join(" "));
+}
+
+fn write_policies(text: &mut String, snapshot: &Snapshot, proxy: &Proxy) {
+    let mode = snapshot.peer_mode(&proxy.namespace, &proxy.labels);
+    let ports: Vec<String> = mode.ports.iter().map(|(port, mode)| format!(" {port} {mode:?}")).collect();
+    let namespace = snapshot.namespace_mutual_tls(&proxy.namespace);
+    let _ = writeln!(text, "mutual TLS {:?}{}, namespace {namespace:?}", mode.mode, ports.concat());
+    let name = |meta: &maille_api::ObjectMeta| format!(" {}/{}", meta.namespace, meta.name);
+    let tokens: String = snapshot.request_authentications(proxy).iter().map(|policy| name(&policy.meta)).collect();
+    let _ = writeln!(text, "tokens{tokens}");
+    let found = snapshot.authorization(proxy);
+    for (action, policies) in
+        [("custom", found.custom), ("deny", found.deny), ("allow", found.allow), ("audit", found.audit)]
+    {
+        let names: String = policies.iter().map(|policy| name(&policy.meta)).collect();
+        let _ = writeln!(text, "{action}{names}");
+    }
 }
 
 fn write_gateway(text: &mut String, gateway: &MergedGateway) {

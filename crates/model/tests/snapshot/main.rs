@@ -1,8 +1,8 @@
 //! Resources in, what the mesh makes of them out: every file of `cases` beside what it must give.
 //!
 //! A case asks in comments, each `# QUESTION: WORDS`: `scope`, `gateway` and `targets` about a proxy (`KIND NAMESPACE
-//! ADDRESS LABEL=VALUE,…`), `routes` about a gateway and a namespace, `rule` about a proxy and a host, `endpoints`
-//! about a host. `UPDATE_EXPECT=1` writes the expectations anew.
+//! ADDRESS LABEL=VALUE,…`), as `policies` is, `routes` about a gateway and a namespace, `rule` about a proxy and a host, `endpoints`
+//! and `accounts` about a host. `UPDATE_EXPECT=1` writes the expectations anew.
 
 mod answer;
 
