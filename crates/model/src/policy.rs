@@ -84,13 +84,13 @@ impl Policies {
         labels: &BTreeMap<String, String>,
     ) -> Vec<Arc<Policy<RequestAuthentication>>> {
         let policies = self.of_workload(&self.request, namespace, false);
-        policies.filter(|policy| policy.is_for(labels)).cloned().collect()
+        policies.filter(|policy| is_for(&policy.spec, labels)).cloned().collect()
     }
 
     pub(crate) fn authorization(&self, namespace: &str, labels: &BTreeMap<String, String>) -> Authorization {
         let mut found = Authorization::default();
         let policies = self.of_workload(&self.authorization, namespace, true);
-        for policy in policies.filter(|policy| policy.is_for(labels)) {
+        for policy in policies.filter(|policy| is_for(&policy.spec, labels)) {
             let of_action = match policy.spec.action {
                 Action::Custom => &mut found.custom,
                 Action::Deny => &mut found.deny,
@@ -160,16 +160,14 @@ impl Selects for AuthorizationPolicy {
     }
 }
 
-impl<T: Selects> Policy<T> {
-    /// Whether a workload with these labels is meant, if it is of a namespace that the policy is for. What names
-    /// resources is for waypoints and for gateways of the Gateway API, which no proxy here is.
-    pub(crate) fn is_for(&self, labels: &BTreeMap<String, String>) -> bool {
-        let selected = self.spec.selector().is_none_or(|selector| is_subset(&selector.match_labels, labels));
-        selected && self.spec.targets().next().is_none()
-    }
+/// Whether a workload with these labels is meant, if it is of a namespace that the policy is for. What names resources
+/// is for waypoints and for gateways of the Gateway API, which no proxy here is.
+fn is_for(policy: &impl Selects, labels: &BTreeMap<String, String>) -> bool {
+    let selected = policy.selector().is_none_or(|selector| is_subset(&selector.match_labels, labels));
+    selected && policy.targets().next().is_none()
+}
 
-    /// Whether it is for every workload of its namespace.
-    pub(crate) fn is_for_all(&self) -> bool {
-        self.spec.selector().is_none_or(|selector| selector.match_labels.is_empty())
-    }
+/// Whether a policy is for every workload of its namespace.
+fn is_for_all(policy: &impl Selects) -> bool {
+    policy.selector().is_none_or(|selector| selector.match_labels.is_empty())
 }

@@ -332,6 +332,10 @@ impl Snapshot {
         }
     }
 
+    pub(crate) fn sidecars(&self) -> impl Iterator<Item = &(ObjectMeta, Sidecar)> {
+        self.sidecars.values().flatten().map(Arc::as_ref)
+    }
+
     /// Namespace, address and labels of everything that was declared as a workload of its own.
     pub(crate) fn workloads(&self) -> impl Iterator<Item = (&str, &str, &BTreeMap<String, String>)> {
         let all = self.registry.workloads.values().flatten();

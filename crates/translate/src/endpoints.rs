@@ -4,7 +4,9 @@ pub(crate) mod spread;
 
 use std::collections::{BTreeMap, HashMap};
 
-use maille_model::{Address, Endpoint, Health, Locality, Port, Service, TrafficDistribution};
+use maille_api::networking::destination_rule::ClientTlsMode;
+use maille_model::endpoint::TLS_MODE_ISTIO;
+use maille_model::{Address, Endpoint, Health, Locality, MutualTls, Port, Service, TrafficDistribution};
 use maille_xds::types::cluster::Cluster;
 use maille_xds::types::cluster::cluster::common_lb_config::LocalityConfigSpecifier;
 use maille_xds::types::core;
@@ -17,6 +19,10 @@ use crate::Context;
 use crate::clusters::policy::Policy;
 use crate::convert;
 use spread::{Group, Spread};
+
+/// Which transport socket of its cluster an endpoint takes, and by which of the metadata.
+const TRANSPORT_SOCKET_MATCH: &str = "envoy.transport_socket_match";
+pub(crate) const TLS_MODE: &str = "tlsMode";
 
 /// The endpoints of every cluster that gets them from us.
 pub(crate) fn build(context: &Context<'_>, clusters: &[Cluster]) -> Vec<ClusterLoadAssignment> {
@@ -85,9 +91,28 @@ fn find(context: &Context<'_>, name: &str) -> Option<Vec<LocalityLbEndpoints>> {
         (None, _) => None,
     };
     let policy = Policy::new(context.mesh(), rule.as_ref().map(|rule| &rule.rule), subset, port);
-    let labels = subset.map(|subset| &subset.labels);
-    Some(of_service(context, service, service.port(port)?, &policy, labels, false))
+    let tls_mode = rule.as_ref().and_then(|rule| Policy::tls_mode(&rule.rule, subset, port));
+    let of = OfService { labels: subset.map(|subset| &subset.labels), tls_mode, ..OfService::default() };
+    // A gateway that passes TLS on cannot tell what is inside: it reaches none that would take anything else.
+    let mutual_only = name.starts_with(SERVER_NAME);
+    Some(of_service(context, service, service.port(port)?, &policy, &OfService { mutual_only, ..of }))
 }
+
+/// Which endpoints of a service are wanted, and for what.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct OfService<'a> {
+    /// The labels of a subset.
+    pub(crate) labels: Option<&'a BTreeMap<String, String>>,
+    /// What the DestinationRule says of TLS.
+    pub(crate) tls_mode: Option<ClientTlsMode>,
+    /// The cluster resolves names itself.
+    pub(crate) by_name: bool,
+    /// Only those that take mutual TLS.
+    pub(crate) mutual_only: bool,
+}
+
+/// What the names of clusters begin with that can be server names.
+const SERVER_NAME: &str = "outbound_.";
 
 /// Port, subset and host of `outbound|PORT|SUBSET|HOST`, or of the form in which it is a server name.
 fn parse_name(name: &str) -> Option<(u32, &str, &str)> {
@@ -99,24 +124,26 @@ fn parse_name(name: &str) -> Option<(u32, &str, &str)> {
 }
 
 fn parse_server_name(name: &str) -> Option<(u32, &str, &str)> {
-    let mut parts = name.strip_prefix("outbound_.")?.splitn(3, "_.");
+    let mut parts = name.strip_prefix(SERVER_NAME)?.splitn(3, "_.");
     Some((parts.next()?.parse().ok()?, parts.next()?, parts.next()?))
 }
 
-/// Who serves a port of a service, or a subset of them. `by_name` is for clusters that resolve names themselves.
+/// Who serves a port of a service, or a subset of them.
 pub(crate) fn of_service(
     context: &Context<'_>,
     service: &Service,
     port: &Port,
     policy: &Policy<'_>,
-    labels: Option<&BTreeMap<String, String>>,
-    by_name: bool,
+    wanted: &OfService<'_>,
 ) -> Vec<LocalityLbEndpoints> {
     let endpoints = context.snapshot.endpoints(service, port.number).iter();
     let usable = endpoints.filter(|endpoint| {
-        (by_name || !matches!(endpoint.address, Address::Name(..)))
-            && labels.is_none_or(|labels| labels.iter().all(|(name, value)| endpoint.labels.get(name) == Some(value)))
+        (wanted.by_name || !matches!(endpoint.address, Address::Name(..)))
+            && wanted
+                .labels
+                .is_none_or(|labels| labels.iter().all(|(name, value)| endpoint.labels.get(name) == Some(value)))
             && is_visible(context, endpoint)
+            && (!wanted.mutual_only || takes_mutual_tls(context, endpoint, wanted.tls_mode))
             && (endpoint.health == Health::Healthy || wants_unhealthy(service, policy))
     });
     let mut by_locality: BTreeMap<&Locality, Vec<&Endpoint>> = BTreeMap::new();
@@ -127,7 +154,19 @@ pub(crate) fn of_service(
         by_locality.into_iter().map(|(locality, endpoints)| Group::new(locality.clone(), endpoints)).collect();
     let spread = Spread::new(context.mesh(), policy.load_balancer, service);
     let groups = spread.apply(groups, context.proxy, policy.outlier_detection.is_some());
-    groups.into_iter().map(|group| encode_group(context, group)).collect()
+    groups.into_iter().map(|group| encode_group(context, group, wanted.tls_mode)).collect()
+}
+
+/// Whether to speak mutual TLS with an endpoint: as the rule says, else where there is a sidecar that takes it.
+fn takes_mutual_tls(context: &Context<'_>, endpoint: &Endpoint, tls_mode: Option<ClientTlsMode>) -> bool {
+    match tls_mode {
+        Some(mode) => mode == ClientTlsMode::IstioMutual,
+        None if !endpoint.has_mutual_tls() => false,
+        None => {
+            let mode = context.snapshot.peer_mode(&endpoint.namespace, &endpoint.labels);
+            mode.of_port(endpoint.address.port()) != MutualTls::Disable
+        }
+    }
 }
 
 /// How many endpoints are unhealthy tells Envoy when to go further away. It does no harm unless a rule has them used
@@ -142,7 +181,7 @@ fn is_visible(context: &Context<'_>, endpoint: &Endpoint) -> bool {
     view.is_empty() || endpoint.network.is_empty() || view.contains(&endpoint.network)
 }
 
-fn encode_group(context: &Context<'_>, group: Group<'_>) -> LocalityLbEndpoints {
+fn encode_group(context: &Context<'_>, group: Group<'_>, tls_mode: Option<ClientTlsMode>) -> LocalityLbEndpoints {
     let locality = &group.locality;
     LocalityLbEndpoints {
         locality: Some(core::Locality {
@@ -152,12 +191,20 @@ fn encode_group(context: &Context<'_>, group: Group<'_>) -> LocalityLbEndpoints 
         }),
         load_balancing_weight: Some(UInt32Value { value: group.weight }),
         priority: group.priority,
-        lb_endpoints: group.endpoints.into_iter().map(|endpoint| encode(context, endpoint)).collect(),
+        lb_endpoints: group.endpoints.into_iter().map(|endpoint| encode(context, endpoint, tls_mode)).collect(),
         ..LocalityLbEndpoints::default()
     }
 }
 
-fn encode(context: &Context<'_>, endpoint: &Endpoint) -> LbEndpoint {
+fn encode(context: &Context<'_>, endpoint: &Endpoint, tls_mode: Option<ClientTlsMode>) -> LbEndpoint {
+    let mut metadata = workload_metadata(endpoint, &context.proxy.cluster_id);
+    if takes_mutual_tls(context, endpoint, tls_mode) {
+        let value = Value { kind: Some(ValueKind::StringValue(TLS_MODE_ISTIO.to_owned())) };
+        let fields = HashMap::from([(TLS_MODE.to_owned(), value)]);
+        let mut by_filter: Vec<(String, Struct)> = metadata.filter_metadata.into_iter().collect();
+        by_filter.push((TRANSPORT_SOCKET_MATCH.to_owned(), Struct { fields }));
+        metadata.filter_metadata = convert::ordered_map(by_filter);
+    }
     let address = match &endpoint.address {
         Address::Ip(host, port) | Address::Name(host, port) => convert::address(host, *port),
         Address::Unix(path) => convert::address(&format!("unix://{path}"), 0),
@@ -169,7 +216,7 @@ fn encode(context: &Context<'_>, endpoint: &Endpoint) -> LbEndpoint {
     };
     LbEndpoint {
         health_status: status.into(),
-        metadata: Some(workload_metadata(endpoint, &context.proxy.cluster_id)),
+        metadata: Some(metadata),
         load_balancing_weight: Some(UInt32Value { value: endpoint.weight.max(1) }),
         host_identifier: Some(HostIdentifier::Endpoint(endpoint::Endpoint {
             address: Some(address),

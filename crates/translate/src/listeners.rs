@@ -8,6 +8,7 @@ mod gateway;
 mod hcm;
 mod http_proxy;
 mod inbound;
+mod mutual_tls;
 mod outbound;
 mod stream;
 mod virtual_outbound;

@@ -26,6 +26,8 @@ use crate::clusters::ads;
 const KUBERNETES: &str = "kubernetes://";
 const FILE_CERT: &str = "file-cert:";
 const FILE_ROOT: &str = "file-root:";
+const OWN_CERTIFICATE: &str = "default";
+const MESH_ROOTS: &str = "ROOTCA";
 /// What a Secret's name ends with when its authority alone is meant.
 const CA_SUFFIX: &str = "-cacert";
 /// How long to wait for what is not there: whoever needs it fails then, and the rest of the configuration goes on.
@@ -51,6 +53,16 @@ pub(crate) fn file_authority(path: &str) -> String {
     format!("{FILE_ROOT}{path}")
 }
 
+/// The proxy's own certificate, which its agent has.
+pub(crate) fn own_certificate(context: &Context<'_>) -> SdsSecretConfig {
+    reference(context, OWN_CERTIFICATE.to_owned())
+}
+
+/// The authorities that the mesh's certificates come from, which the agent has, too.
+pub(crate) fn mesh_roots(context: &Context<'_>) -> SdsSecretConfig {
+    reference(context, MESH_ROOTS.to_owned())
+}
+
 /// Where a cluster or a listener is to get a secret from.
 pub(crate) fn reference(context: &Context<'_>, name: String) -> SdsSecretConfig {
     let mut source: ConfigSource = ads();
@@ -64,7 +76,8 @@ pub(crate) fn reference(context: &Context<'_>, name: String) -> SdsSecretConfig 
 pub(crate) fn build(context: &Context<'_>, clusters: &[Cluster], listeners: &[Listener]) -> Vec<Secret> {
     let mut names = BTreeSet::new();
     for cluster in clusters {
-        cluster.transport_socket.iter().for_each(|socket| names_in(socket, &mut names));
+        let matched = cluster.transport_socket_matches.iter().filter_map(|matched| matched.transport_socket.as_ref());
+        cluster.transport_socket.iter().chain(matched).for_each(|socket| names_in(socket, &mut names));
     }
     for chain in
         listeners.iter().flat_map(|listener| listener.filter_chains.iter().chain(&listener.default_filter_chain))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use maille_api::security::PeerAuthentication;
 use maille_api::security::peer_authentication::{MutualTls as Settings, MutualTlsMode};
 
-use super::{Policies, Policy};
+use super::{Policies, Policy, is_for, is_for_all};
 
 /// Which connections are taken.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -40,7 +40,7 @@ pub(super) fn compose(policies: &Policies, namespace: &str, labels: &BTreeMap<St
     let mut mode = of_namespace(policies, namespace).unwrap_or_default();
     // Policies for some workloads count in their own namespace only; the root's are for all or for nothing.
     let own = policies.peer.get(namespace).filter(|_| namespace != policies.root);
-    let selects = |policy: &&Arc<Policy<PeerAuthentication>>| !policy.is_for_all() && policy.is_for(labels);
+    let selects = |policy: &&Arc<Policy<PeerAuthentication>>| !is_for_all(&policy.spec) && is_for(&policy.spec, labels);
     let Some(workload) = own.and_then(|own| own.iter().find(selects)) else {
         return PeerMode { mode, ports: BTreeMap::new() };
     };
@@ -51,7 +51,7 @@ pub(super) fn compose(policies: &Policies, namespace: &str, labels: &BTreeMap<St
 }
 
 pub(super) fn of_namespace(policies: &Policies, namespace: &str) -> Option<MutualTls> {
-    let for_all = |namespace: &str| policies.peer.get(namespace)?.iter().find(|policy| policy.is_for_all());
+    let for_all = |namespace: &str| policies.peer.get(namespace)?.iter().find(|policy| is_for_all(&policy.spec));
     let mesh = for_all(&policies.root).map(|policy| set(policy.spec.mtls.as_ref()).unwrap_or_default());
     if namespace == policies.root {
         return mesh;

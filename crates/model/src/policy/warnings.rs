@@ -6,7 +6,7 @@ use maille_api::security::authorization_policy::{Action, Rule, Source};
 use maille_api::security::{AuthorizationPolicy, PeerAuthentication};
 use maille_api::{Kind, ObjectMeta};
 
-use super::{ByNamespace, MutualTls, Policies, Policy, Selects};
+use super::{ByNamespace, MutualTls, Policies, Policy, Selects, is_for, is_for_all};
 use crate::Protocol;
 use crate::snapshot::Snapshot;
 use crate::warning::{Warning, key};
@@ -31,6 +31,7 @@ pub(crate) fn check(snapshot: &Snapshot, policies: &Policies) -> Vec<Warning> {
     selection(Kind::RequestAuthentication, policies, &policies.request, &workloads, &mut warnings);
     selection(Kind::AuthorizationPolicy, policies, &policies.authorization, &workloads, &mut warnings);
     peers(policies, &mut warnings);
+    ingress_tls(snapshot, policies, &mut warnings);
     for policy in policies.authorization.values().flatten() {
         let mut say = |message: String| warnings.push(warning(Kind::AuthorizationPolicy, &policy.meta, message));
         provider(snapshot, &policy.spec, &mut say);
@@ -93,7 +94,7 @@ fn applies<T: Selects>(policies: &Policies, policy: &Policy<T>, workload: &Seen<
     let namespace = policy.meta.namespace == policies.root
         || workload.namespace.is_empty()
         || policy.meta.namespace == workload.namespace;
-    namespace && policy.is_for(workload.labels)
+    namespace && is_for(&policy.spec, workload.labels)
 }
 
 /// What names resources is for proxies that there are none of.
@@ -118,7 +119,7 @@ fn selection<T: Selects>(
     warnings: &mut Vec<Warning>,
 ) {
     for policy in of_kind.values().flatten().filter(|policy| policy.spec.targets().next().is_none()) {
-        if policy.is_for_all() {
+        if is_for_all(&policy.spec) {
             continue;
         }
         let selected = || workloads.iter().filter(|workload| applies(policies, policy, workload));
@@ -154,6 +155,24 @@ fn peers(policies: &Policies, warnings: &mut Vec<Warning>) {
                     warnings.push(warning(Kind::PeerAuthentication, &policy.meta, message));
                 }
             }
+        }
+    }
+}
+
+/// TLS of a Sidecar's own takes the place of the mesh's only where the mesh's is off.
+fn ingress_tls(snapshot: &Snapshot, policies: &Policies, warnings: &mut Vec<Warning>) {
+    let none = BTreeMap::new();
+    for (meta, sidecar) in snapshot.sidecars() {
+        let labels = sidecar.workload_selector.as_ref().map_or(&none, |selector| &selector.labels);
+        let mode = policies.peer_mode(&meta.namespace, labels);
+        let ports = sidecar.ingress.iter().filter(|listener| listener.tls.is_some()).filter_map(|l| l.port.as_ref());
+        for port in ports.filter(|port| mode.of_port(port.number) != MutualTls::Disable) {
+            let message = format!(
+                "the TLS settings of ingress port {} are not used, since the port takes the mesh's mutual TLS: turn that \
+                 off with a PeerAuthentication (`portLevelMtls: {{{}: {{mode: DISABLE}}}}`)",
+                port.number, port.number
+            );
+            warnings.push(warning(Kind::Sidecar, meta, message));
         }
     }
 }

@@ -132,6 +132,12 @@ impl Draft {
         }
     }
 
+    /// Whether the upstream is spoken to as the client speaks to us.
+    pub(super) fn follows_client(&self) -> bool {
+        let protocol = self.http.as_ref().and_then(|http| http.upstream_protocol_options.as_ref());
+        matches!(protocol, Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(_)))
+    }
+
     pub(super) fn is_http2(&mut self) -> bool {
         self.http2().is_some()
     }

@@ -2,7 +2,7 @@
 
 use maille_api::networking::destination_rule::{LbPolicy, SimpleLb, Subset};
 use maille_model::host::is_wildcard;
-use maille_model::{MergedRule, Port, Protocol, Resolution, Service, TargetPort};
+use maille_model::{Endpoint, MergedRule, MutualTls, Port, Protocol, Resolution, Service, TargetPort};
 use maille_xds::types::cluster::Cluster;
 use maille_xds::types::cluster::cluster::{DiscoveryType, LbConfig, LbPolicy as EnvoyLbPolicy, OriginalDstLbConfig};
 use maille_xds::types::{UInt32Value, ValueKind};
@@ -10,8 +10,9 @@ use maille_xds::types::{UInt32Value, ValueKind};
 use super::base::Draft;
 use super::policy::Policy;
 use super::{balance, dynamic, outlier, pool, tls};
+use crate::Context;
 use crate::convert::outbound_cluster;
-use crate::{Context, endpoints};
+use crate::endpoints::{self, OfService};
 
 pub(super) fn build(context: &Context<'_>) -> Vec<Cluster> {
     let mut clusters = Vec::new();
@@ -87,8 +88,13 @@ impl Maker<'_, '_> {
         let mut draft = Draft::new(self.name(subset_name), discovery);
         match discovery {
             DiscoveryType::StrictDns | DiscoveryType::LogicalDns => {
-                let labels = subset.map(|subset| &subset.labels);
-                let mut found = endpoints::of_service(self.context, self.service, self.port, &policy, labels, true);
+                let wanted = OfService {
+                    labels: subset.map(|subset| &subset.labels),
+                    tls_mode: self.rule.and_then(|rule| Policy::tls_mode(&rule.rule, subset, self.port.number)),
+                    by_name: true,
+                    mutual_only: self.server_names,
+                };
+                let mut found = endpoints::of_service(self.context, self.service, self.port, &policy, &wanted);
                 if discovery == DiscoveryType::LogicalDns {
                     // One name, resolved to one address at a time: Envoy takes no more than that.
                     found.truncate(1);
@@ -132,9 +138,12 @@ impl Maker<'_, '_> {
                 server_name: server_name(self.port.number, subset_name, &self.service.hostname),
                 selected: self.rule.is_some_and(|rule| rule.selector.is_some()),
                 is_dynamic,
+                protocol: self.port.protocol,
             };
-            if let Some(settings) = policy.tls {
-                tls::apply(&mut draft, self.context, settings, &peer);
+            match policy.tls {
+                Some(settings) => tls::apply(&mut draft, self.context, settings, &peer),
+                None if self.takes_mutual_tls(policy) => tls::apply_automatic(&mut draft, self.context, &peer),
+                None => {}
             }
             tls::proxy_protocol(&mut draft, policy.proxy_protocol);
         }
@@ -153,6 +162,25 @@ impl Maker<'_, '_> {
             draft.metadata("subset", ValueKind::StringValue(subset.name.clone()));
         }
         Some(draft.finish())
+    }
+
+    /// Whether mutual TLS is tried although nobody asked for it. Where a connection's endpoint is not ours to choose, all
+    /// of them have to take it.
+    fn takes_mutual_tls(&self, policy: &Policy<'_>) -> bool {
+        let mesh = self.context.mesh();
+        let is_off = mesh.enable_auto_mtls == Some(false)
+            || self.service.mesh_external
+            || self.context.snapshot.namespace_mutual_tls(&self.service.namespace) == Some(MutualTls::Disable);
+        if is_off {
+            return false;
+        }
+        let passthrough = Some(LbPolicy::Simple(SimpleLb::Passthrough));
+        let by_client = policy.load_balancer.is_some_and(|balancer| balancer.lb_policy == passthrough);
+        if self.service.resolution != Resolution::Passthrough && !by_client {
+            return true;
+        }
+        let endpoints = self.context.snapshot.endpoints(self.service, self.port.number);
+        !endpoints.is_empty() && endpoints.iter().all(Endpoint::has_mutual_tls)
     }
 
     fn dynamic(&self) -> Option<Cluster> {

@@ -2,8 +2,8 @@
 
 use maille_api::mesh::MeshConfig;
 use maille_api::networking::destination_rule::{
-    ClientTlsSettings, ConnectionPoolSettings, DestinationRule, LoadBalancerSettings, OutlierDetection, ProxyProtocol,
-    RetryBudget, Subset, TrafficPolicy, TunnelSettings,
+    ClientTlsMode, ClientTlsSettings, ConnectionPoolSettings, DestinationRule, LoadBalancerSettings, OutlierDetection,
+    ProxyProtocol, RetryBudget, Subset, TrafficPolicy, TunnelSettings,
 };
 
 /// The settings that hold, each as its author wrote it.
@@ -35,6 +35,17 @@ impl<'a> Policy<'a> {
                 of_subset.over(of_host, replaces)
             }
         }
+    }
+
+    /// The TLS mode that a rule asks of the endpoints of a port, whether or not a port's other settings hide it.
+    pub(crate) fn tls_mode(rule: &DestinationRule, subset: Option<&Subset>, port: u32) -> Option<ClientTlsMode> {
+        let of_policy = |policy: &TrafficPolicy| {
+            let mut own = policy.port_level_settings.iter();
+            let own = own.find(|own| own.port.as_ref().is_some_and(|selector| selector.number == port));
+            own.and_then(|own| own.tls.as_ref()).or(policy.tls.as_ref()).map(|tls| tls.mode)
+        };
+        let of_subset = subset.and_then(|subset| subset.traffic_policy.as_ref()).and_then(of_policy);
+        of_subset.or_else(|| rule.traffic_policy.as_ref().and_then(of_policy))
     }
 
     /// A port's own settings replace the others as a whole: what they leave out has its default again.

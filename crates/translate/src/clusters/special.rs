@@ -1,5 +1,6 @@
 //! Clusters that are always there: for traffic nobody declared, and for none.
 
+use maille_model::Protocol;
 use maille_xds::types::cluster::Cluster;
 use maille_xds::types::cluster::cluster::{DiscoveryType, LbPolicy};
 use maille_xds::types::core::HttpProtocolOptions as CommonOptions;
@@ -68,7 +69,14 @@ pub(super) fn allow_any_dynamic_dns(context: &Context<'_>) -> Cluster {
     draft.http = Some(passthrough_options(context));
     pool::apply(&mut draft, context.mesh(), None, None);
     if let Some(settings) = settings {
-        tls::apply(&mut draft, context, settings, &tls::Peer { is_dynamic: true, ..tls::Peer::default() });
+        let peer = tls::Peer {
+            service: None,
+            server_name: String::new(),
+            selected: false,
+            is_dynamic: true,
+            protocol: Protocol::Unsupported,
+        };
+        tls::apply(&mut draft, context, settings, &peer);
     }
     draft.finish()
 }

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use maille_api::networking::destination_rule::{ClientTlsMode, ClientTlsSettings, ProxyProtocol, ProxyProtocolVersion};
-use maille_model::Service;
+use maille_model::endpoint::TLS_MODE_ISTIO;
+use maille_model::{Protocol, Service};
+use maille_xds::types::cluster::cluster::{DiscoveryType, TransportSocketMatch};
 use maille_xds::types::core::transport_socket::ConfigType;
 use maille_xds::types::core::{DataSource, ProxyProtocolConfig, TransportSocket, data_source};
 use maille_xds::types::matcher::{StringMatcher, string_matcher};
@@ -20,6 +22,8 @@ use maille_xds::types::tls::{
 use maille_xds::types::{self, Message, Name, any};
 
 use super::base::Draft;
+use crate::convert::ordered_map;
+use crate::endpoints::TLS_MODE;
 use crate::{Context, secrets};
 
 const TLS_SOCKET: &str = "envoy.transport_sockets.tls";
@@ -27,7 +31,7 @@ const PROXY_PROTOCOL_SOCKET: &str = "envoy.transport_sockets.upstream_proxy_prot
 const RAW_SOCKET: &str = "envoy.transport_sockets.raw_buffer";
 
 /// What is known about the other side.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Peer<'a> {
     pub(super) service: Option<&'a Service>,
     /// The server name of mutual TLS inside the mesh, unless a rule says another.
@@ -36,6 +40,8 @@ pub(super) struct Peer<'a> {
     pub(super) selected: bool,
     /// The host is resolved for each request.
     pub(super) is_dynamic: bool,
+    /// What its port speaks.
+    pub(super) protocol: Protocol,
 }
 
 /// Whether the settings ask for TLS at all.
@@ -46,6 +52,33 @@ pub(super) fn is_on(settings: &ClientTlsSettings) -> bool {
 /// Whether the name that a request resolves is not what the certificate is checked for.
 pub(super) fn is_unverified(settings: &ClientTlsSettings) -> bool {
     !is_on(settings) || !settings.sni.is_empty() || settings.insecure_skip_verify == Some(true)
+}
+
+/// Mutual TLS where a server can take it and nobody has said otherwise: with each endpoint that has a sidecar of the mesh.
+pub(super) fn apply_automatic(draft: &mut Draft, context: &Context<'_>, peer: &Peer<'_>) {
+    let settings = ClientTlsSettings { mode: ClientTlsMode::IstioMutual, ..ClientTlsSettings::default() };
+    let mutual = socket(TLS_SOCKET, &mesh_mutual(draft, context, &settings, peer));
+    if draft.discovery() == Some(DiscoveryType::OriginalDst) {
+        // Nothing is known of an original destination; all of the service's workloads take it, or we would not be here.
+        draft.cluster.transport_socket = Some(mutual);
+        return;
+    }
+    let with_sidecar = ordered_map(vec![(
+        TLS_MODE.to_owned(),
+        types::Value { kind: Some(types::ValueKind::StringValue(TLS_MODE_ISTIO.to_owned())) },
+    )]);
+    draft.cluster.transport_socket_matches = vec![
+        TransportSocketMatch {
+            name: format!("tlsMode-{TLS_MODE_ISTIO}"),
+            r#match: Some(types::Struct { fields: with_sidecar }),
+            transport_socket: Some(mutual),
+        },
+        TransportSocketMatch {
+            name: "tlsMode-disabled".to_owned(),
+            r#match: Some(types::Struct::default()),
+            transport_socket: Some(socket(RAW_SOCKET, &RawBuffer::default())),
+        },
+    ];
 }
 
 pub(super) fn apply(draft: &mut Draft, context: &Context<'_>, settings: &ClientTlsSettings, peer: &Peer<'_>) {
@@ -75,17 +108,35 @@ fn mesh_mutual(
         "" => peer.server_name.clone(),
         own => own.to_owned(),
     };
+    let accounts = match (settings.subject_alt_names.as_slice(), peer.service) {
+        ([], Some(service)) => context.snapshot.service_accounts(service),
+        (own, _) => own.to_vec(),
+    };
     let mut common = common_context();
-    common.tls_certificate_sds_secret_configs = vec![secrets::reference(context, "default".to_owned())];
-    let roots = secrets::reference(context, "ROOTCA".to_owned());
-    common.validation_context_type = Some(combined(accept_names(&settings.subject_alt_names), roots));
-    let alpn: &[&str] =
-        if draft.is_http2() { &["istio-peer-exchange", "istio", "h2"] } else { &["istio-peer-exchange", "istio"] };
-    common.alpn_protocols = alpn.iter().map(|name| (*name).to_owned()).collect();
+    common.tls_certificate_sds_secret_configs = vec![secrets::own_certificate(context)];
+    common.validation_context_type = Some(combined(accept_names(&accounts), secrets::mesh_roots(context)));
+    common.alpn_protocols = alpn(draft, context, peer).iter().map(|name| (*name).to_owned()).collect();
     if peer.is_dynamic {
         check_requested_name(draft, settings, peer);
     }
     UpstreamTlsContext { common_tls_context: Some(common), sni, ..UpstreamTlsContext::default() }
+}
+
+/// What the server chooses its chain by, which is what tells it that HTTP is inside. Istio's own client finds that out
+/// request by request, with a filter that a stock Envoy does not have; here it is what the port is declared to be. Where
+/// either version may be spoken neither is offered, so that the server looks for itself. `istio-peer-exchange` is never
+/// offered: it promises bytes that only Istio's own filters send.
+fn alpn(draft: &mut Draft, context: &Context<'_>, peer: &Peer<'_>) -> &'static [&'static str] {
+    if draft.is_http2() {
+        return &["istio-h2", "istio", "h2"];
+    }
+    // Without redirected connections nothing but requests goes out.
+    let http = peer.protocol.is_http() || (peer.protocol.is_unsupported() && context.is_uncaptured());
+    match (http, draft.follows_client()) {
+        (true, false) => &["istio-http/1.1", "istio", "http/1.1"],
+        (true, true) => &["istio-http/1.1", "istio-h2", "istio"],
+        (false, _) => &["istio"],
+    }
 }
 
 /// TLS to anybody else.

@@ -9,6 +9,8 @@ use maille_xds::types::{Message, Name, UInt32Value, any, http_inspector, origina
 
 /// The transport protocol of a connection that is not TLS.
 pub(crate) const RAW_BUFFER: &str = "raw_buffer";
+/// That of one that is.
+pub(crate) const TLS: &str = "tls";
 /// What the HTTP inspector recognizes and we serve as HTTP.
 pub(crate) const PLAINTEXT_HTTP: [&str; 2] = ["http/1.1", "h2c"];
 
@@ -47,16 +49,24 @@ pub(crate) fn proxy_protocol() -> ListenerFilter {
 
 /// Turns a filter off for connections to these ports.
 pub(crate) fn except_ports(filter: ListenerFilter, ports: &[u32]) -> ListenerFilter {
-    let rules: Vec<Predicate> = ports.iter().filter_map(|port| Some(port_rule(i32::try_from(*port).ok()?))).collect();
-    let disabled = match rules.len() {
-        0 => return filter,
-        1 => rules.into_iter().next(),
-        _ => {
-            let set = listener_filter_chain_match_predicate::MatchSet { rules };
-            Some(Predicate { rule: Some(listener_filter_chain_match_predicate::Rule::OrMatch(set)) })
-        }
-    };
-    ListenerFilter { filter_disabled: disabled, ..filter }
+    ListenerFilter { filter_disabled: any_port(ports), ..filter }
+}
+
+/// Turns a filter off for connections to any other port.
+pub(crate) fn only_ports(filter: ListenerFilter, ports: &[u32]) -> ListenerFilter {
+    let others = any_port(ports)
+        .map(|ports| Predicate { rule: Some(listener_filter_chain_match_predicate::Rule::NotMatch(Box::new(ports))) });
+    ListenerFilter { filter_disabled: others, ..filter }
+}
+
+fn any_port(ports: &[u32]) -> Option<Predicate> {
+    let mut rules: Vec<Predicate> =
+        ports.iter().filter_map(|port| Some(port_rule(i32::try_from(*port).ok()?))).collect();
+    if rules.len() < 2 {
+        return rules.pop();
+    }
+    let set = listener_filter_chain_match_predicate::MatchSet { rules };
+    Some(Predicate { rule: Some(listener_filter_chain_match_predicate::Rule::OrMatch(set)) })
 }
 
 fn port_rule(port: i32) -> Predicate {

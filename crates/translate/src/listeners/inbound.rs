@@ -6,16 +6,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use maille_api::ObjectMeta;
 use maille_api::networking::gateway::ServerTlsSettings;
 use maille_api::networking::sidecar::{CaptureMode, IstioIngressListener};
-use maille_model::{InterceptionMode, Protocol};
+use maille_model::{InterceptionMode, MutualTls, PeerMode, Protocol};
 use maille_xds::types::core::TrafficDirection;
-use maille_xds::types::listener::{Filter, FilterChain, FilterChainMatch, Listener};
+use maille_xds::types::listener::{Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter};
 use maille_xds::types::route::VirtualHost;
+use maille_xds::types::tls::DownstreamTlsContext;
 use maille_xds::types::{BoolValue, UInt32Value};
 
 use super::chain::tls_transport;
 use super::downstream_tls::server_tls;
-use super::filters::{self, PLAINTEXT_HTTP, RAW_BUFFER};
+use super::filters::{self, PLAINTEXT_HTTP, TLS};
 use super::hcm::{Class, Http, Routes};
+use super::mutual_tls::{self, Matched};
 use super::{access_log, stream, wildcard};
 use crate::Context;
 use crate::clusters::INBOUND_PASSTHROUGH;
@@ -30,8 +32,11 @@ const VIRTUAL: &str = "virtualInbound";
 pub(crate) fn build(context: &Context<'_>) -> Vec<Listener> {
     let mut listeners = Vec::new();
     let mut redirected = Vec::new();
-    for port in opened(context) {
-        let chains = port.chains(context);
+    let peers = context.snapshot.peer_mode(&context.proxy.namespace, &context.proxy.labels);
+    let opened = opened(context);
+    let known: BTreeSet<u32> = opened.iter().map(|port| port.target).collect();
+    for port in opened {
+        let chains = port.chains(context, &peers);
         if port.bound {
             let name = super::listener_name(&port.bind, port.target);
             listeners.push(listener(context, name, &port.bind, port.target, true, chains));
@@ -42,7 +47,10 @@ pub(crate) fn build(context: &Context<'_>) -> Vec<Listener> {
     if !context.is_uncaptured() {
         let port = u32::try_from(context.mesh().proxy_inbound_listen_port).unwrap_or(0);
         let mut chains = vec![black_hole(port)];
-        chains.extend(Opened::passthrough(context).chains(context));
+        // Ports that no service has, first all of them, then those that a policy speaks of.
+        for target in std::iter::once(0).chain(peers.ports.keys().copied().filter(|port| !known.contains(port))) {
+            chains.extend(Opened::passthrough(context, target).chains(context, &peers));
+        }
         chains.extend(redirected);
         let bind = wildcard(context.proxy);
         listeners.insert(0, listener(context, VIRTUAL.to_owned(), bind, port, false, chains));
@@ -124,42 +132,14 @@ fn of_ingress(context: &Context<'_>, port: InboundPort, ingress: &IstioIngressLi
     }
 }
 
-/// What a chain for a port matches beside the port.
-struct Matched {
-    http: bool,
-    application_protocols: &'static [&'static str],
-    transport_protocol: &'static str,
-}
-
-/// Whether connections to a port are plaintext, the mesh's mutual TLS, or either.
-///
-/// Workloads have no identity yet, so only plaintext is served. With identities this is where the port's
-/// PeerAuthentication decides, and where the chains for mutual TLS come from.
-fn matched(protocol: Protocol) -> Vec<Matched> {
-    let plaintext = |http, application_protocols: &'static [&'static str]| Matched {
-        http,
-        application_protocols,
-        transport_protocol: RAW_BUFFER,
-    };
-    // Encrypted by the application itself: passed on unopened, as anything that is not HTTP.
-    let opaque_tls = Matched { http: false, application_protocols: &[], transport_protocol: "tls" };
-    if protocol.is_http() {
-        vec![plaintext(true, &[])]
-    } else if protocol.is_tcp() {
-        vec![opaque_tls, plaintext(false, &[])]
-    } else {
-        vec![plaintext(true, &PLAINTEXT_HTTP), plaintext(false, &[]), opaque_tls]
-    }
-}
-
 impl Opened {
-    /// Ports that no service has.
-    fn passthrough(context: &Context<'_>) -> Opened {
+    /// A port that no service has; zero is all of them.
+    fn passthrough(context: &Context<'_>, target: u32) -> Opened {
         Opened {
             cluster: INBOUND_PASSTHROUGH.to_owned(),
             host: String::new(),
             number: 0,
-            target: 0,
+            target,
             protocol: Protocol::Unsupported,
             bind: wildcard(context.proxy).to_owned(),
             bound: false,
@@ -168,17 +148,21 @@ impl Opened {
         }
     }
 
-    fn chains(&self, context: &Context<'_>) -> Vec<FilterChain> {
-        if let Some(settings) = &self.tls {
+    fn chains(&self, context: &Context<'_>, peers: &PeerMode) -> Vec<FilterChain> {
+        let mode = peers.of_port(self.target);
+        // TLS of one's own and the mesh's would be opened by different certificates on one port, so the mesh's comes first.
+        if let (Some(settings), MutualTls::Disable) = (&self.tls, mode) {
             let Some(tls) = server_tls(context, settings) else { return Vec::new() };
-            let matched =
-                Matched { http: self.protocol.is_http(), application_protocols: &[], transport_protocol: "tls" };
-            return vec![FilterChain { transport_socket: Some(tls_transport(&tls)), ..self.chain(context, &matched) }];
+            let http = self.protocol.is_http();
+            let matched = Matched { http, application_protocols: &[], transport_protocol: TLS, terminated: true };
+            return vec![self.chain(context, &matched, Some(&tls))];
         }
-        matched(self.protocol).iter().map(|matched| self.chain(context, matched)).collect()
+        let mutual = mutual_tls::context(context);
+        let matched = mutual_tls::matched(mode, self.protocol);
+        matched.iter().map(|matched| self.chain(context, matched, matched.terminated.then_some(&mutual))).collect()
     }
 
-    fn chain(&self, context: &Context<'_>, matched: &Matched) -> FilterChain {
+    fn chain(&self, context: &Context<'_>, matched: &Matched, tls: Option<&DownstreamTlsContext>) -> FilterChain {
         FilterChain {
             name: self.chain_name(matched.http),
             filter_chain_match: Some(FilterChainMatch {
@@ -192,16 +176,21 @@ impl Opened {
             } else {
                 stream::to_cluster(context, &self.cluster)
             },
+            transport_socket: tls.map(tls_transport),
             metadata: self.sidecar.as_ref().map(|meta| config_metadata("sidecar", meta)),
             ..Default::default()
         }
     }
 
+    fn is_passthrough(&self) -> bool {
+        self.cluster == INBOUND_PASSTHROUGH
+    }
+
     fn chain_name(&self, http: bool) -> String {
-        match (self.target, http) {
-            (0, true) => format!("{VIRTUAL}-catchall-http"),
-            (0, false) => VIRTUAL.to_owned(),
-            (target, _) => super::listener_name(&self.bind, target),
+        match (self.is_passthrough(), http) {
+            (true, true) => format!("{VIRTUAL}-catchall-http"),
+            (true, false) => VIRTUAL.to_owned(),
+            (false, _) => super::listener_name(&self.bind, self.target),
         }
     }
 
@@ -217,9 +206,9 @@ impl Opened {
         routes.max_direct_response_body_size_bytes = None;
         let http = Http {
             class: Class::Inbound,
-            stat_prefix: match self.target {
-                0 => format!("{};", self.cluster),
-                target => format!("inbound_{};", super::listener_name(&self.bind, target)),
+            stat_prefix: match self.is_passthrough() {
+                true => format!("{};", self.cluster),
+                false => format!("inbound_{};", super::listener_name(&self.bind, self.target)),
             },
             routes: Routes::Inline(Box::new(routes)),
             protocol: self.protocol,
@@ -269,11 +258,7 @@ fn listener(
 
 /// What is looked at before a chain is chosen, and only on the ports where it matters: a server that speaks first would
 /// wait for ever to be looked at.
-fn listener_filters(
-    chains: &[FilterChain],
-    bound: bool,
-    transparent: bool,
-) -> Vec<maille_xds::types::listener::ListenerFilter> {
+fn listener_filters(chains: &[FilterChain], bound: bool, transparent: bool) -> Vec<ListenerFilter> {
     let mut out = Vec::new();
     if !bound {
         out.push(filters::original_destination());
@@ -288,14 +273,20 @@ fn listener_filters(
         *tls |= asked.transport_protocol == "tls";
         *http |= asked.application_protocols.iter().any(|alpn| PLAINTEXT_HTTP.contains(&alpn.as_str()));
     }
-    let without = |is: fn(&(bool, bool)) -> bool| -> Vec<u32> {
-        wanted.iter().filter(|(port, wants)| **port != 0 && !is(wants)).map(|(port, _)| *port).collect()
+    let on = |is: fn(&(bool, bool)) -> bool, yes: bool| -> Vec<u32> {
+        wanted.iter().filter(|(port, wants)| **port != 0 && is(wants) == yes).map(|(port, _)| *port).collect()
     };
-    if wanted.values().any(|(tls, _)| *tls) {
-        out.push(filters::except_ports(filters::tls_inspector(), &without(|(tls, _)| *tls)));
-    }
-    if wanted.values().any(|(_, http)| *http) {
-        out.push(filters::except_ports(filters::http_inspector(), &without(|(_, http)| *http)));
-    }
+    let elsewhere = wanted.get(&0).copied().unwrap_or_default();
+    let mut add = |filter: fn() -> ListenerFilter, is: fn(&(bool, bool)) -> bool| {
+        if wanted.values().any(is) {
+            // Ports that are not listed here go by what every other port wants.
+            out.push(match is(&elsewhere) || bound {
+                true => filters::except_ports(filter(), &on(is, false)),
+                false => filters::only_ports(filter(), &on(is, true)),
+            });
+        }
+    };
+    add(filters::tls_inspector, |(tls, _)| *tls);
+    add(filters::http_inspector, |(_, http)| *http);
     out
 }

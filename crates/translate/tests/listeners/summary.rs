@@ -65,11 +65,17 @@ fn write_chain(text: &mut String, word: &str, chain: &FilterChain) {
     if let Some(socket) = &chain.transport_socket {
         let Some(transport_socket::ConfigType::TypedConfig(config)) = &socket.config_type else { return };
         let tls = unpack::<DownstreamTlsContext>(config).expect("a TLS context").expect("that can be read");
-        let _ = writeln!(text, "    tls {}", brief(&tls));
+        let _ = writeln!(text, "    tls {}", if is_mesh(&tls) { "of the mesh".to_owned() } else { brief(&tls) });
     }
     for filter in &chain.filters {
         write_filter(text, filter);
     }
+}
+
+/// The mesh's mutual TLS is the same everywhere; the first chain of `mutual-tls.yaml` shows it whole.
+fn is_mesh(tls: &DownstreamTlsContext) -> bool {
+    let certificates = tls.common_tls_context.iter().flat_map(|common| &common.tls_certificate_sds_secret_configs);
+    certificates.into_iter().any(|config| config.name == "default")
 }
 
 fn write_filter(text: &mut String, filter: &Filter) {
