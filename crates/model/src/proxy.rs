@@ -103,6 +103,8 @@ pub struct ProxyMetadata {
     pub dns_capture: bool,
     /// `BIND_ADDRESS`: the address a gateway listens on where Istio says every address.
     pub bind_address: Option<String>,
+    /// `IDENTITY: none`: its agent has no certificate for it, so that mutual TLS can be neither taken nor spoken.
+    pub no_identity: bool,
     /// `PORT_MAP`: ports a gateway binds elsewhere, such as 80 on 8080; names and routes keep the number written.
     pub port_map: BTreeMap<u16, u16>,
 }

@@ -93,6 +93,7 @@ pub fn proxy_from_node(node: &Node) -> Result<Proxy, NodeError> {
             http10: metadata.flag("HTTP10"),
             dns_capture: metadata.flag("DNS_CAPTURE"),
             bind_address: metadata.text("BIND_ADDRESS"),
+            no_identity: metadata.text("IDENTITY").as_deref() == Some("none"),
             port_map: metadata.ports("PORT_MAP")?.unwrap_or_default(),
         },
     })

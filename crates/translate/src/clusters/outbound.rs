@@ -169,6 +169,7 @@ impl Maker<'_, '_> {
     fn takes_mutual_tls(&self, policy: &Policy<'_>) -> bool {
         let mesh = self.context.mesh();
         let is_off = mesh.enable_auto_mtls == Some(false)
+            || self.context.proxy.metadata.no_identity
             || self.service.mesh_external
             || self.context.snapshot.namespace_mutual_tls(&self.service.namespace) == Some(MutualTls::Disable);
         if is_off {

@@ -158,7 +158,10 @@ impl Opened {
             return vec![self.chain(context, &matched, Some(&tls))];
         }
         let mutual = mutual_tls::context(context);
-        let matched = mutual_tls::matched(mode, self.protocol);
+        let mut matched = mutual_tls::matched(mode, self.protocol);
+        if mode == MutualTls::Permissive && context.proxy.metadata.no_identity {
+            matched.retain(|matched| !matched.terminated);
+        }
         matched.iter().map(|matched| self.chain(context, matched, matched.terminated.then_some(&mutual))).collect()
     }
 
