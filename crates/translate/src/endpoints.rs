@@ -71,7 +71,7 @@ fn peers(context: &Context<'_>) -> ClusterLoadAssignment {
     let groups = by_locality.into_iter().map(|(locality, endpoints)| Group::new(locality.clone(), endpoints));
     ClusterLoadAssignment {
         cluster_name: PEERS.to_owned(),
-        endpoints: groups.map(|group| encode_group(context, group)).collect(),
+        endpoints: groups.map(|group| encode_group(context, group, None)).collect(),
         ..ClusterLoadAssignment::default()
     }
 }
