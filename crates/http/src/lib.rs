@@ -7,11 +7,14 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::string_slice)
 )]
 
+pub mod client_hello;
+mod cursor;
 pub mod h1;
 pub mod headers;
 pub mod host;
 pub mod name;
 pub mod path;
+pub mod proxy_header;
 pub mod request;
 pub mod response;
 

@@ -15,6 +15,8 @@ pub struct PeerCertificate {
     pub dns_sans: Vec<Box<str>>,
     /// Subject alternative names that are addresses.
     pub ip_sans: Vec<IpAddr>,
+    /// Subject alternative names that are mail addresses.
+    pub email_sans: Vec<Box<str>>,
     /// The subject, as RFC 2253 writes it: the last part first.
     pub subject: Box<str>,
     /// Who signed it, as RFC 2253 writes it.
@@ -53,13 +55,32 @@ impl PeerCertificate {
         let names = certificate.subject_alternative_name().map_err(|e| NoCertificate(e.to_string()))?;
         for name in names.iter().flat_map(|names| &names.value.general_names) {
             match name {
-                GeneralName::URI(uri) => peer.uri_sans.push((*uri).into()),
-                GeneralName::DNSName(dns) => peer.dns_sans.push((*dns).into()),
+                GeneralName::URI(uri) => peer.uri_sans.push(printable(uri)?),
+                GeneralName::DNSName(dns) => peer.dns_sans.push(printable(dns)?),
+                GeneralName::RFC822Name(mail) => peer.email_sans.push(printable(mail)?),
                 GeneralName::IPAddress(bytes) => peer.ip_sans.extend(address(bytes)),
                 _ => {}
             }
         }
         Ok(peer)
+    }
+}
+
+/// Whether a name in a certificate stands for a host: the same but for ASCII case, or with a wildcard for its whole first
+/// label.
+pub fn dns_matches(pattern: &str, host: &str) -> bool {
+    if pattern.eq_ignore_ascii_case(host) {
+        return true;
+    }
+    let (Some(parent), Some((first, rest))) = (pattern.strip_prefix("*."), host.split_once('.')) else { return false };
+    !first.is_empty() && !parent.is_empty() && parent.eq_ignore_ascii_case(rest)
+}
+
+/// A name without characters that end it for one reader and not for another.
+fn printable(name: &str) -> Result<Box<str>, NoCertificate> {
+    match name.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
+        true => Ok(name.into()),
+        false => Err(NoCertificate("a name in it has characters that no name has".to_owned())),
     }
 }
 

@@ -30,6 +30,7 @@ pub use endpoint::endpoints;
 pub use listener::listener;
 pub(crate) use matcher::json;
 pub use route::routes;
+pub use tls::secret;
 
 use maille_xds::Resource;
 use maille_xds::types::Message;

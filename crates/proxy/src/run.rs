@@ -3,6 +3,7 @@
 mod admin;
 mod assembly;
 mod dns;
+mod files;
 mod follow;
 mod sockets;
 
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use maille_identity::Workload;
 use maille_xds::client::TokenSource;
 use maille_xds::types::core::Node;
 use maille_xds::{Resource, TypeUrl};
@@ -41,6 +43,9 @@ pub struct Options {
     pub drain: Duration,
     /// Where the admin endpoint listens: a loopback address.
     pub admin: Option<SocketAddr>,
+    /// The workload's own certificate and roots, as they are renewed: what is discovered as `default` and `ROOTCA`
+    /// elsewhere.
+    pub workload: Option<watch::Receiver<Option<Arc<Workload>>>>,
 }
 
 impl Options {
@@ -54,6 +59,7 @@ impl Options {
             pin: false,
             drain: Duration::from_secs(5),
             admin: None,
+            workload: None,
         }
     }
 }
@@ -144,7 +150,15 @@ fn start(options: Options, source: Source) -> io::Result<Handle> {
         zone: place.zone.as_str().into(),
         sub_zone: place.sub_zone.as_str().into(),
     });
-    let outside = follow::Outside { status: status_in, drain: drain_out, admin, admin_drain, registry, locality };
+    let outside = follow::Outside {
+        status: status_in,
+        drain: drain_out,
+        admin,
+        admin_drain,
+        registry,
+        locality,
+        workload: options.workload,
+    };
     let main = std::thread::Builder::new().name("proxy-main".into()).spawn(move || {
         runtime.block_on(follow::follow(client, fixed, crew, outside));
     })?;

@@ -247,7 +247,8 @@ impl Tables {
         let find = |wanted: &dyn Fn(&Listener) -> bool| self.listeners.iter().find(|listener| wanted(listener));
         if call.mode == Mode::Inbound {
             return find(&|listener| {
-                listener.direction == Direction::Inbound && has_filter(listener, &ListenerFilterKind::OriginalDst, call)
+                listener.direction == Direction::Inbound
+                    && has_filter(listener, |kind| *kind == ListenerFilterKind::OriginalDst, call)
             });
         }
         let at = |address: IpAddr| {
@@ -347,15 +348,17 @@ fn pass(step: Step, outcome: &mut Outcome) -> Result<(), Failure> {
     }
 }
 
-fn has_filter(listener: &Listener, kind: &ListenerFilterKind, call: &Call) -> bool {
+fn has_filter(listener: &Listener, which: impl Fn(&ListenerFilterKind) -> bool, call: &Call) -> bool {
     listener.filters.iter().any(|filter| {
-        filter.kind == *kind && !filter.disabled.as_ref().is_some_and(|when| when.holds(call.destination.port()))
+        which(&filter.kind) && !filter.disabled.as_ref().is_some_and(|when| when.holds(call.destination.port()))
     })
 }
 
 fn filter_chain<'a>(listener: &'a Listener, call: &Call) -> Option<&'a Arc<FilterChain>> {
-    let sees_tls = has_filter(listener, &ListenerFilterKind::TlsInspector, call) && call.tls != CallTls::None;
-    let sees_http = has_filter(listener, &ListenerFilterKind::HttpInspector, call) && call.tls == CallTls::None;
+    let sees_tls = has_filter(listener, |kind| matches!(kind, ListenerFilterKind::TlsInspector { .. }), call)
+        && call.tls != CallTls::None;
+    let sees_http =
+        has_filter(listener, |kind| *kind == ListenerFilterKind::HttpInspector, call) && call.tls == CallTls::None;
     let offered: Vec<&str> = match call.protocol {
         _ if sees_tls => call.alpn.iter().map(String::as_str).collect(),
         CallProtocol::Http if sees_http => vec!["http/1.1"],
@@ -387,7 +390,7 @@ fn check_tls(chain: &FilterChain, call: &Call) -> Result<(), Failure> {
 /// Whether a chain wants a client's certificate and shows the mesh's own.
 fn wants_mesh(tls: &DownstreamTls, call: &Call) -> bool {
     let first = tls.common.certificates.first();
-    tls.require_client_certificate && matches!(first, Some(SecretSource::Sds(name)) if **name == call.mesh_secret)
+    tls.require_client_certificate && matches!(first, Some(SecretSource::Sds(sds)) if *sds.name == call.mesh_secret)
 }
 
 fn head(call: &Call) -> RequestHead {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ahash::AHashMap;
 
 use crate::config::{Listener, RouteTable};
+use crate::tls::Servers;
 use crate::upstream::ClusterEntry;
 
 /// What workers serve at one moment. The main thread makes a new one for each change; they share what has not changed.
@@ -19,4 +20,6 @@ pub struct Snapshot {
     pub clusters: AHashMap<Arc<str>, Arc<ClusterEntry>>,
     /// Discovered route tables by name.
     pub routes: AHashMap<Arc<str>, Arc<RouteTable>>,
+    /// TLS towards clients, ready with its secrets.
+    pub(crate) servers: Servers,
 }

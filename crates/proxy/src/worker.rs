@@ -12,6 +12,7 @@ mod hash;
 mod http;
 mod http1;
 mod http2;
+mod inspect;
 mod io;
 mod listening;
 mod logs;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use maille_xds::types::core::TrafficDirection;
+use maille_xds::types::core::proxy_protocol_config::Version;
 use maille_xds::types::hcm::HttpConnectionManager;
 use maille_xds::types::http_inspector::HttpInspector;
 use maille_xds::types::listener::filter_chain_match::ConnectionSourceType;
@@ -26,7 +27,7 @@ use crate::compile::endpoint::local_address;
 use crate::compile::{access_log, http, matcher, rbac, tls};
 use crate::config::{
     Destination, Direction, FilterChain, Listener, ListenerFilter, ListenerFilterKind, Network, PortPredicate,
-    Priority, Rbac, TcpDestination, TcpProxy, WeightedClusters,
+    Priority, ProxyVersion, Rbac, TcpDestination, TcpProxy, WeightedClusters,
 };
 use crate::headers::HeaderMutations;
 use crate::route::{ChainMatch, FilterChains, SourceKind};
@@ -149,8 +150,7 @@ fn listener_filter(at: &At<'_>, proto: &proto::ListenerFilter) -> Compiled<Liste
             close_connection_on_client_hello_parsing_errors,
         } = &proto;
         unset!(typed; enable_ja3_fingerprinting, enable_ja4_fingerprinting);
-        unset!(typed; close_connection_on_client_hello_parsing_errors);
-        ListenerFilterKind::TlsInspector
+        ListenerFilterKind::TlsInspector { strict: *close_connection_on_client_hello_parsing_errors }
     } else if let Some(proto) = typed.unpack::<ProxyProtocol>(any)? {
         let ProxyProtocol {
             rules,
@@ -160,8 +160,19 @@ fn listener_filter(at: &At<'_>, proto: &proto::ListenerFilter) -> Compiled<Liste
             stat_prefix: _,
             tlv_location: _,
         } = &proto;
-        unset!(typed; rules, pass_through_tlvs, disallowed_versions);
-        ListenerFilterKind::ProxyProtocol { optional: *allow_requests_without_proxy_protocol }
+        unset!(typed; rules, pass_through_tlvs);
+        let mut refused = Vec::new();
+        for version in disallowed_versions {
+            refused.push(match typed.one_of("disallowed_versions", *version)? {
+                Version::V1 => ProxyVersion::V1,
+                Version::V2 => ProxyVersion::V2,
+            });
+        }
+        if refused.contains(&ProxyVersion::V1) && refused.contains(&ProxyVersion::V2) {
+            return typed.field("disallowed_versions").refuse("leaves no version");
+        }
+        let optional = *allow_requests_without_proxy_protocol;
+        ListenerFilterKind::ProxyProtocol { optional, refused: refused.first().copied() }
     } else {
         return typed.refuse(format!("{} is no listener filter we have", any.type_url));
     };

@@ -4,23 +4,14 @@ use crate::compile::Refused;
 use crate::compile::at::At;
 use crate::config::{
     Action, Cluster, Discovery, DownstreamTransport, Fault, FilterChain, Forward, HeaderCase, HttpFilterKind,
-    HttpManager, Listener, ListenerFilterKind, Network, Route, RouteSource, RouteTable, TcpDestination,
-    UpstreamProtocol, UpstreamTransport,
+    HttpManager, Listener, Network, Route, RouteSource, RouteTable, TlsContext, UpstreamProtocol, UpstreamTransport,
 };
+use crate::tls::Params;
 
 /// What of a listener cannot be served.
 pub fn listener(listener: &Listener) -> Vec<Refused> {
     let mut out = Found(Vec::new());
     let at = At::resource(&listener.name);
-    for filter in &listener.filters {
-        let (unsupported, what) = match filter.kind {
-            ListenerFilterKind::OriginalDst => (false, ""),
-            ListenerFilterKind::ProxyProtocol { .. } => (true, "the PROXY protocol"),
-            ListenerFilterKind::TlsInspector => (listener.chains.look_inside(), "choosing a chain by a TLS hello"),
-            ListenerFilterKind::HttpInspector => (listener.chains.look_inside(), "choosing a chain by protocol"),
-        };
-        out.when(unsupported, &at, "listener_filters", what);
-    }
     for (i, chain) in listener.chains.iter().enumerate() {
         filter_chain(&mut out, &at.item("filter_chains", i), chain);
     }
@@ -41,10 +32,10 @@ pub fn routes(table: &RouteTable) -> Vec<Refused> {
 pub fn cluster(cluster: &Cluster) -> Vec<Refused> {
     let mut out = Found(Vec::new());
     let at = &At::resource(&cluster.name);
-    let is_tls = |transport: &UpstreamTransport| matches!(transport, UpstreamTransport::Tls(_));
-    out.when(is_tls(&cluster.transport), at, "transport_socket", "TLS to upstreams");
-    let some_tls = cluster.transport_matches.iter().any(|choice| is_tls(&choice.transport));
-    out.when(some_tls, at, "transport_socket_matches", "TLS to some upstreams");
+    for (i, choice) in cluster.transport_matches.iter().enumerate() {
+        upstream_transport(&mut out, &at.item("transport_socket_matches", i), &choice.transport);
+    }
+    upstream_transport(&mut out, at, &cluster.transport);
     let dynamic = matches!(cluster.discovery, Discovery::DynamicForwardProxy(_));
     out.when(dynamic, at, "cluster_type", "a dynamic forward proxy");
     let alpn = cluster.http.protocol == UpstreamProtocol::Alpn;
@@ -70,16 +61,30 @@ impl Found {
     }
 }
 
+fn upstream_transport(out: &mut Found, at: &At<'_>, transport: &UpstreamTransport) {
+    if let Some(tls) = &transport.tls {
+        parameters(out, &at.field("transport_socket"), &tls.common);
+    }
+}
+
+/// What our TLS cannot do.
+fn parameters(out: &mut Found, at: &At<'_>, tls: &TlsContext) {
+    let at = at.field("common_tls_context");
+    if let Err((field, reason)) = Params::of(tls)
+        && let Err(refused) = at.field("tls_params").field(field).refuse::<()>(reason)
+    {
+        out.0.push(refused);
+    }
+}
+
 fn filter_chain(out: &mut Found, at: &At<'_>, chain: &FilterChain) {
-    out.when(matches!(chain.transport, DownstreamTransport::Tls(_)), at, "transport_socket", "TLS from clients");
+    if let DownstreamTransport::Tls(tls) = &chain.transport {
+        parameters(out, &at.field("transport_socket"), &tls.common);
+    }
     out.when(!chain.rbac.is_empty(), at, "filters", "RBAC rules");
     match &chain.network {
         Network::Http(manager) => http_manager(out, at, manager),
-        Network::Tcp(proxy) => {
-            let by_name = matches!(proxy.cluster, TcpDestination::Sni);
-            out.when(by_name, at, "sni_cluster", "choosing a cluster by SNI");
-        }
-        Network::Close => {}
+        Network::Tcp(_) | Network::Close => {}
     }
 }
 

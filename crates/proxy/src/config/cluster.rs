@@ -297,11 +297,20 @@ pub enum UpstreamProtocol {
 }
 
 /// What lies between TCP and the protocol on the upstream's side.
-#[derive(Clone, Debug)]
-#[allow(missing_docs, reason = "the variants say it")]
-pub enum UpstreamTransport {
-    Plaintext,
-    Tls(Arc<UpstreamTls>),
+#[derive(Clone, Debug, Default)]
+pub struct UpstreamTransport {
+    /// The header that says who the client is, before anything else.
+    pub proxy_protocol: Option<ProxyVersion>,
+    /// TLS; `None` is plain text.
+    pub tls: Option<Arc<UpstreamTls>>,
+}
+
+/// A version of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the variants are the versions")]
+pub enum ProxyVersion {
+    V1,
+    V2,
 }
 
 /// A transport for hosts with certain metadata.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{AccessLog, DownstreamTls, HttpManager, Priority, Rbac, WeightedClusters};
+use crate::config::{AccessLog, DownstreamTls, HttpManager, Priority, ProxyVersion, Rbac, WeightedClusters};
 use crate::route::FilterChains;
 
 /// One listener.
@@ -75,13 +75,18 @@ pub enum ListenerFilterKind {
     /// Restores the destination that interception replaced.
     OriginalDst,
     /// Reads SNI and ALPN from a TLS ClientHello; sets the transport protocol.
-    TlsInspector,
+    TlsInspector {
+        /// Whether a connection that does not begin with a ClientHello is closed.
+        strict: bool,
+    },
     /// Tells HTTP/1 and HTTP/2 from other plain text; sets the application protocol.
     HttpInspector,
     /// Reads a PROXY protocol header.
     ProxyProtocol {
         /// Whether a connection without such a header is served too.
         optional: bool,
+        /// A version that is not read.
+        refused: Option<ProxyVersion>,
     },
 }
 

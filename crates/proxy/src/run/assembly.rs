@@ -3,18 +3,22 @@
 //! A cluster is served once its hosts are known, a listener once its routes are; until then what was served before goes
 //! on. A resource that is refused changes nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::compile::{self, Refused};
-use crate::config::{Cluster, Discovery, Endpoints, Listener, Locality, LocalityLb, Network, RouteSource, RouteTable};
+use crate::config::{
+    Cluster, Discovery, DownstreamTls, DownstreamTransport, Endpoints, Listener, Locality, LocalityLb, Network,
+    RouteSource, RouteTable, TlsId, UpstreamTls,
+};
 use crate::run::dns::has_names;
 use crate::run::sockets::addresses;
 use crate::snapshot::Snapshot;
+use crate::tls::{Contexts, Materials, ServerContext, Servers, Transports};
 use crate::upstream::outlier::{Detector, Verdict};
 use crate::upstream::{ClusterEntry, HostSet, Load, Local};
-use maille_xds::types::{cluster, endpoint, listener, route};
+use maille_xds::types::{cluster, endpoint, listener, route, tls};
 use maille_xds::{Resource, TypeUrl};
 use tokio::sync::Notify;
 
@@ -34,6 +38,10 @@ pub struct Assembly {
     alarm: Arc<Notify>,
     /// Where this proxy is, if that is known.
     locality: Option<Locality>,
+    materials: Materials,
+    contexts: Contexts,
+    /// [`Materials::changes`] when what is served was made.
+    made_of: u64,
 }
 
 /// The name under which the control plane says who else is like this proxy, and where: Istio's.
@@ -48,6 +56,8 @@ struct ClusterState {
     detector: Detector,
     /// What DNS says about the hosts.
     resolved: Option<Arc<Endpoints>>,
+    /// How connections are made; `None` while its secrets may still come.
+    transports: Option<Arc<Transports>>,
     /// Whether [`ClusterState::entry`] is older than what is known.
     stale: bool,
 }
@@ -94,6 +104,7 @@ impl Assembly {
                 TypeUrl::Endpoint => self.take_endpoints(resource),
                 TypeUrl::Route => self.take_routes(resource),
                 TypeUrl::Listener => self.take_listener(resource, &mut open),
+                TypeUrl::Secret => self.take_secret(resource),
                 _ => Err("this proxy did not ask for resources of this type".into()),
             };
             let key = (type_url, resource.name.clone());
@@ -136,6 +147,7 @@ impl Assembly {
                 .chain(self.wants_peers().then(|| LOCAL_CLUSTER.into()))
                 .collect(),
             TypeUrl::Route => self.listeners.values().flat_map(|state| route_names(&state.newest)).collect(),
+            TypeUrl::Secret => self.materials.names(),
             _ => BTreeSet::new(),
         }
     }
@@ -143,6 +155,21 @@ impl Assembly {
     /// Clusters whose hosts are names.
     pub fn to_resolve(&self) -> impl Iterator<Item = &Arc<Cluster>> {
         self.clusters.values().map(|state| &state.config).filter(|config| has_names(&config.discovery))
+    }
+
+    /// Secrets, and what they are needed for.
+    pub(crate) fn materials(&mut self) -> &mut Materials {
+        &mut self.materials
+    }
+
+    /// Finds out which secrets are needed now.
+    pub(crate) fn look_for_secrets(&mut self, now: Instant) {
+        let Assembly { clusters, listeners, materials, .. } = self;
+        let of_clusters = clusters.values().flat_map(|state| upstream_tls(&state.config)).map(|tls| &tls.common);
+        let all = listeners.values().flat_map(|state| state.serving.iter().chain([&state.newest]));
+        let of_listeners = all.flat_map(|listener| downstream_tls(listener)).map(|tls| &tls.common);
+        materials.want(of_clusters.chain(of_listeners), now);
+        materials.give_up(now);
     }
 
     /// What workers are to serve now; the same as before when nothing has changed.
@@ -155,7 +182,10 @@ impl Assembly {
         let mut next = Snapshot::default();
         let peers = self.endpoints.get(LOCAL_CLUSTER).and_then(Option::as_deref);
         let local = self.locality.as_ref().map(|locality| Local { locality, peers });
+        let fresh_secrets = self.made_of != self.materials.changes();
+        self.made_of = self.materials.changes();
         for (name, state) in &mut self.clusters {
+            state.secure(&mut self.materials, fresh_secrets);
             changed |= state.refresh(&self.endpoints, &self.alarm, local);
             if let Some(entry) = &state.entry {
                 next.clusters.insert(name.clone(), entry.clone());
@@ -167,8 +197,15 @@ impl Assembly {
             }
         }
         for (name, state) in &mut self.listeners {
-            let warm = route_names(&state.newest).all(|name| self.routes.contains_key(&name));
             let old = state.serving.as_ref();
+            // What is served is made anew of its secrets, too.
+            for tls in old.into_iter().flat_map(|old| downstream_tls(old)) {
+                self.contexts.ready(tls, &mut self.materials);
+            }
+            let secrets: Vec<bool> =
+                downstream_tls(&state.newest).map(|tls| self.contexts.ready(tls, &mut self.materials)).collect();
+            let warm = route_names(&state.newest).all(|name| self.routes.contains_key(&name))
+                && secrets.iter().all(|ready| *ready);
             if warm && !old.is_some_and(|old| Arc::ptr_eq(old, &state.newest)) {
                 state.serving = Some(state.newest.clone());
             }
@@ -179,6 +216,13 @@ impl Assembly {
                 }
             }
         }
+        let used: HashSet<TlsId> = (self.listeners.values())
+            .flat_map(|state| state.serving.iter().chain([&state.newest]))
+            .flat_map(|listener| downstream_tls(listener))
+            .map(|tls| tls.id)
+            .collect();
+        next.servers = self.contexts.servers(|id| used.contains(id));
+        changed |= !same_servers(&self.snapshot.servers, &next.servers);
         changed |= !same(&self.snapshot.clusters, &next.clusters)
             || !same(&self.snapshot.routes, &next.routes)
             || !same(&self.snapshot.listeners, &next.listeners);
@@ -196,7 +240,8 @@ impl Assembly {
     /// When [`Assembly::check`] has something to do even without an alarm.
     pub(crate) fn next_check(&mut self, now: Instant) -> Option<Instant> {
         let watched = self.clusters.values_mut();
-        watched.filter_map(|state| Some(state.detector.next(state.config.outlier.as_ref()?, now))).min()
+        let hosts = watched.filter_map(|state| Some(state.detector.next(state.config.outlier.as_ref()?, now)));
+        hosts.chain(self.materials.next_deadline()).min()
     }
 
     /// Judges hosts by their records: ejects some, lets some come back. What is served changes with the next
@@ -224,7 +269,8 @@ impl Assembly {
 
     /// What is refused and still is.
     pub fn refused(&self) -> impl Iterator<Item = String> {
-        self.refused.iter().map(|((type_url, _), reason)| format!("{} {reason}", type_url.noun()))
+        let refused = self.refused.iter().map(|((type_url, _), reason)| format!("{} {reason}", type_url.noun()));
+        refused.chain(self.materials.problems().cloned())
     }
 
     /// Whether a listener that is wanted has an address.
@@ -244,6 +290,7 @@ impl Assembly {
                 self.touch_endpoints(name);
             }
             TypeUrl::Route => drop(self.routes.insert(name.clone(), None)),
+            TypeUrl::Secret => self.materials.put_secret(name, None),
             _ => {}
         }
     }
@@ -254,7 +301,7 @@ impl Assembly {
         supported(compile::unsupported::cluster(&config))?;
         let old = self.clusters.remove(&resource.name);
         let (entry, loads, detector) = old.map_or_else(Default::default, |old| (old.entry, old.loads, old.detector));
-        let state = ClusterState { config, entry, loads, detector, resolved: None, stale: true };
+        let state = ClusterState { config, entry, loads, detector, resolved: None, transports: None, stale: true };
         self.clusters.insert(resource.name.clone(), state);
         Ok(())
     }
@@ -291,6 +338,13 @@ impl Assembly {
         Ok(())
     }
 
+    fn take_secret(&mut self, resource: &Resource) -> Result<(), String> {
+        let proto: tls::Secret = decode(resource)?;
+        let secret = compile::secret(&proto).map_err(|e| e.to_string())?;
+        self.materials.put_secret(&resource.name, Some(secret));
+        Ok(())
+    }
+
     fn take_listener(
         &mut self,
         resource: &Resource,
@@ -319,6 +373,19 @@ impl ClusterState {
         matches!(self.config.locality_lb, LocalityLb::ZoneAware { .. })
     }
 
+    /// Makes ready how connections are made, if the secrets are there; what is served goes on otherwise.
+    fn secure(&mut self, materials: &mut Materials, fresh: bool) {
+        if self.transports.is_some() && !fresh {
+            return;
+        }
+        if let Some(transports) = Transports::new(&self.config, self.transports.as_ref(), materials)
+            && !self.transports.as_ref().is_some_and(|old| Arc::ptr_eq(old, &transports))
+        {
+            self.transports = Some(transports);
+            self.stale = true;
+        }
+    }
+
     /// Brings what is served up to date, if the hosts are known. Says whether anything changed.
     fn refresh(
         &mut self,
@@ -329,6 +396,7 @@ impl ClusterState {
         if !self.stale {
             return false;
         }
+        let Some(transports) = self.transports.clone() else { return false };
         let endpoints = match &self.config.discovery {
             Discovery::Eds(name) => match discovered.get(name) {
                 Some(Some(endpoints)) => endpoints.clone(),
@@ -346,7 +414,7 @@ impl ClusterState {
         let hosts = Arc::new(HostSet::new(&self.config, &endpoints, old, local));
         self.detector.watch(hosts.hosts().filter_map(|host| Some((host.address, host.monitor.as_ref()?))));
         let (config, loads, alarm) = (self.config.clone(), self.loads.clone(), alarm.clone());
-        self.entry = Some(Arc::new(ClusterEntry { config, hosts, loads, alarm }));
+        self.entry = Some(Arc::new(ClusterEntry { config, transports, hosts, loads, alarm }));
         self.stale = false;
         true
     }
@@ -373,6 +441,27 @@ fn route_names(listener: &Listener) -> impl Iterator<Item = Arc<str>> {
         },
         _ => None,
     })
+}
+
+fn downstream_tls(listener: &Arc<Listener>) -> impl Iterator<Item = &Arc<DownstreamTls>> {
+    listener.chains.iter().chain(&listener.default_chain).filter_map(|chain| match &chain.transport {
+        DownstreamTransport::Tls(tls) => Some(tls),
+        DownstreamTransport::Plaintext => None,
+    })
+}
+
+fn upstream_tls(cluster: &Cluster) -> impl Iterator<Item = &Arc<UpstreamTls>> {
+    let some = cluster.transport_matches.iter().map(|choice| &choice.transport);
+    some.chain([&cluster.transport]).filter_map(|transport| transport.tls.as_ref())
+}
+
+fn same_servers(a: &Servers, b: &Servers) -> bool {
+    let is = |a: &Option<Arc<ServerContext>>, b: &Option<Arc<ServerContext>>| match (a, b) {
+        (None, None) => true,
+        (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+        _ => false,
+    };
+    a.len() == b.len() && a.iter().all(|(id, old)| b.get(id).is_some_and(|new| is(old, new)))
 }
 
 fn same<T>(a: &ahash::AHashMap<Arc<str>, Arc<T>>, b: &ahash::AHashMap<Arc<str>, Arc<T>>) -> bool {

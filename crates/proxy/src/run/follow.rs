@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use maille_identity::Workload;
 use maille_telemetry::metrics::Registry;
 use maille_xds::client::{Client, Connection, Update};
 use maille_xds::{Resource, TypeUrl};
@@ -13,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use super::admin::{self, Admin};
 use super::assembly::{Applied, Assembly};
 use super::dns::{Answer, Dns};
+use super::files::Files;
 use super::sockets::Sockets;
 use super::{Crew, Drain, Status};
 use crate::config::{Listener, Locality};
@@ -23,6 +25,12 @@ use crate::worker::Message;
 /// How often to see whether an address that somebody else had is free.
 const FREE_YET: Duration = Duration::from_secs(1);
 
+/// How often files with secrets are looked at.
+const FILES_AGAIN: Duration = Duration::from_secs(1);
+
+/// How the workload's own certificate comes.
+pub(super) type WorkloadSource = watch::Receiver<Option<Arc<Workload>>>;
+
 /// How the rest of the process reaches the main thread, and it them.
 pub(super) struct Outside {
     pub(super) status: watch::Sender<Status>,
@@ -32,6 +40,7 @@ pub(super) struct Outside {
     pub(super) registry: Registry,
     /// Where this proxy is, if it was told.
     pub(super) locality: Option<Locality>,
+    pub(super) workload: Option<WorkloadSource>,
 }
 
 /// Follows the control plane until told to drain; ends when the workers have.
@@ -41,7 +50,7 @@ pub(super) async fn follow(
     crew: Crew,
     outside: Outside,
 ) {
-    let Outside { status, mut drain, admin, admin_drain, registry, locality } = outside;
+    let Outside { status, mut drain, admin, admin_drain, registry, locality, mut workload } = outside;
     if let Some(client) = &client {
         client.subscribe_all(TypeUrl::Cluster);
         client.subscribe_all(TypeUrl::Listener);
@@ -57,10 +66,15 @@ pub(super) async fn follow(
         served: Arc::default(),
         retired: Vec::new(),
         homeless: BTreeMap::new(),
-        subscribed: [BTreeSet::new(), BTreeSet::new()],
+        subscribed: Default::default(),
+        files: Files::default(),
         seen: [false; 2],
         registry,
     };
+    if let Some(workload) = &mut workload {
+        let own = workload.borrow_and_update().clone();
+        main.workload(own.as_deref());
+    }
     let (admin_in, mut questions) = mpsc::channel(1);
     if let Some(socket) = admin {
         tokio::spawn(admin::serve(socket, admin_in, admin_drain));
@@ -76,6 +90,8 @@ pub(super) async fn follow(
     let mut undrained = main.crew.len();
     let mut free_yet = tokio::time::interval(FREE_YET);
     free_yet.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut files_again = tokio::time::interval(FILES_AGAIN);
+    files_again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let limit = loop {
         let check = main.assembly.next_check(Instant::now());
         tokio::select! {
@@ -104,6 +120,8 @@ pub(super) async fn follow(
             () = alarm.notified() => main.check(),
             () = until(check) => main.check(),
             _ = free_yet.tick(), if !main.homeless.is_empty() => main.house(client.as_ref()),
+            _ = files_again.tick(), if !main.files.is_empty() => main.publish(),
+            Some(own) = renewed(&mut workload) => main.workload(own.as_deref()),
         }
     };
     main.crew.drain(limit).await;
@@ -122,6 +140,16 @@ async fn changed(connection: &mut Option<watch::Receiver<Connection>>) -> Option
         Some(connection) => connection.changed().await.ok().map(|()| connection.borrow_and_update().clone()),
         None => std::future::pending().await,
     }
+}
+
+async fn renewed(workload: &mut Option<WorkloadSource>) -> Option<Option<Arc<Workload>>> {
+    if let Some(source) = workload
+        && source.changed().await.is_ok()
+    {
+        return Some(source.borrow_and_update().clone());
+    }
+    // Whoever renewed it is gone: what is there stays.
+    std::future::pending().await
 }
 
 async fn until(time: Option<Instant>) {
@@ -143,8 +171,9 @@ struct Main {
     retired: Vec<Arc<Snapshot>>,
     /// Listeners that were refused because of their addresses.
     homeless: BTreeMap<Arc<str>, Listener>,
-    /// Names of endpoints and of routes that are subscribed to.
-    subscribed: [BTreeSet<Arc<str>>; 2],
+    /// Names of endpoints, of routes and of secrets that are subscribed to.
+    subscribed: [BTreeSet<Arc<str>>; 3],
+    files: Files,
     /// Whether clusters and listeners have come at all.
     seen: [bool; 2],
     registry: Registry,
@@ -175,6 +204,7 @@ impl Main {
 
     fn update(&mut self, client: &Client, update: Update) {
         let applied = self.apply(update.type_url, &update.added, &update.removed);
+        self.assembly.look_for_secrets(Instant::now());
         self.subscribe(client);
         if applied.refused.is_empty() {
             client.ack(update.receipt);
@@ -201,6 +231,14 @@ impl Main {
         }
     }
 
+    /// Takes the workload's own certificate.
+    fn workload(&mut self, own: Option<&Workload>) {
+        if let Err(error) = self.assembly.materials().put_workload(own) {
+            tracing::error!("the workload's certificate cannot be used: {error}");
+        }
+        self.publish();
+    }
+
     fn resolved(&mut self, (cluster, endpoints): Answer) {
         self.assembly.resolve(&cluster, endpoints);
         self.publish();
@@ -208,14 +246,16 @@ impl Main {
 
     /// Takes hosts that fail out of use, and others back into it.
     fn check(&mut self) {
-        let verdicts = self.assembly.check(Instant::now(), &mut || fastrand::u64(..));
+        let now = Instant::now();
+        let late = self.assembly.materials().next_deadline().is_some_and(|deadline| deadline <= now);
+        let verdicts = self.assembly.check(now, &mut || fastrand::u64(..));
         for (cluster, verdict) in &verdicts {
             match verdict {
                 Verdict::Ejected(host, reason) => tracing::info!(%cluster, %host, ?reason, "ejected"),
                 Verdict::Released(host) => tracing::info!(%cluster, %host, "back in use after its ejection"),
             }
         }
-        if !verdicts.is_empty() {
+        if late || !verdicts.is_empty() {
             self.publish();
         }
     }
@@ -232,7 +272,8 @@ impl Main {
 
     /// Asks for what the clusters and listeners refer to, and no longer for what they do not.
     fn subscribe(&mut self, client: &Client) {
-        for (type_url, subscribed) in [TypeUrl::Endpoint, TypeUrl::Route].into_iter().zip(&mut self.subscribed) {
+        let types = [TypeUrl::Endpoint, TypeUrl::Route, TypeUrl::Secret];
+        for (type_url, subscribed) in types.into_iter().zip(&mut self.subscribed) {
             let wanted = self.assembly.wanted(type_url);
             let new: Vec<_> = wanted.difference(subscribed).cloned().collect();
             let old: Vec<_> = subscribed.difference(&wanted).cloned().collect();
@@ -249,6 +290,8 @@ impl Main {
     /// Hands the workers what has changed: tables before the sockets that need them.
     fn publish(&mut self) {
         self.retired.retain(|snapshot| Arc::strong_count(snapshot) > 1);
+        self.assembly.look_for_secrets(Instant::now());
+        self.files.refresh(self.assembly.materials());
         let snapshot = self.assembly.assemble();
         if !Arc::ptr_eq(&snapshot, &self.served) {
             for worker in 0..self.crew.len() {

@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
+use maille_identity::verify::PeerVerifier;
 use maille_identity::x509::PeerCertificate;
+use rustls::{Connection, HandshakeKind, ProtocolVersion};
+
+use super::TlsStream;
+use super::params::suite_name;
 
 /// What two sides have agreed on, and who they are.
 #[derive(Debug, Default)]
@@ -23,4 +28,30 @@ pub(crate) struct TlsInfo {
     pub(crate) peer_validated: bool,
     /// Our own certificate.
     pub(crate) local: Option<Arc<PeerCertificate>>,
+}
+
+impl TlsInfo {
+    /// Of a finished handshake.
+    pub(super) fn of(stream: &TlsStream, verifier: Option<&Arc<PeerVerifier>>) -> TlsInfo {
+        let state = stream.state();
+        let sni = match stream.session() {
+            Connection::Server(server) => server.server_name().unwrap_or_default(),
+            Connection::Client(_) => "",
+        };
+        let peer = state.peer_certificates().and_then(|chain| PeerCertificate::parse(chain.first()?).ok());
+        TlsInfo {
+            version: match state.protocol_version() {
+                Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+                Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+                _ => "",
+            },
+            cipher: state.negotiated_cipher_suite().map_or("", |suite| suite_name(suite.suite())),
+            sni: sni.into(),
+            alpn: state.alpn_protocol().map(String::from_utf8_lossy).unwrap_or_default().into(),
+            session_resumed: state.handshake_kind() == Some(HandshakeKind::Resumed),
+            peer_validated: peer.is_some() && verifier.is_some_and(|verifier| verifier.checks_anything()),
+            peer,
+            local: None,
+        }
+    }
 }

@@ -53,11 +53,6 @@ impl TlsStream {
         &self.session
     }
 
-    /// Bytes that were read from the socket before the session began.
-    pub(crate) fn feed(&mut self, bytes: &[u8]) {
-        self.ahead.extend_from_slice(bytes);
-    }
-
     /// Goes on with the handshake; ready when both sides have finished it.
     pub(crate) fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {

@@ -9,9 +9,10 @@ use std::time::Duration;
 use ahash::AHashMap;
 use maille_telemetry::metrics::{ClusterMetrics, Registry};
 
-use super::{ClusterEntry, Host, Load, Pool};
+use super::{ClusterEntry, Host, Load, Pool, Purpose};
 use crate::balance::{Balancer, Wish};
 use crate::config::{Discovery, Health, Locality};
+use crate::tls::Transport;
 
 /// One worker's side of a cluster. Made when the cluster is first used; in-flight requests keep it alive.
 pub(crate) struct WorkerCluster {
@@ -25,12 +26,18 @@ struct State {
     hosts: AHashMap<SocketAddr, Rc<WorkerHost>>,
     /// Hosts that only the client named ([`crate::config::Discovery::OriginalDst`]).
     dynamic: AHashMap<SocketAddr, Rc<WorkerHost>>,
+    /// Hosts to which connections are made for one purpose and no other.
+    special: AHashMap<(SocketAddr, Purpose), Rc<WorkerHost>>,
 }
 
 /// One worker's side of a host.
 pub(crate) struct WorkerHost {
     pub(crate) host: Arc<Host>,
     pub(crate) pool: Rc<Pool>,
+    /// How the pool's connections are made.
+    pub(crate) transport: Arc<Transport>,
+    /// What they are for.
+    pub(crate) purpose: Purpose,
 }
 
 impl WorkerCluster {
@@ -38,13 +45,18 @@ impl WorkerCluster {
         let metrics = ClusterMetrics::new(registry, &entry.config.stat_name);
         let mut hosts = AHashMap::new();
         let balancer = Rc::new(balancer(&entry, &mut hosts, &AHashMap::new()));
-        WorkerCluster { metrics, state: RefCell::new(State { entry, balancer, hosts, dynamic: AHashMap::new() }) }
+        WorkerCluster {
+            metrics,
+            state: RefCell::new(State { entry, balancer, hosts, dynamic: AHashMap::new(), special: AHashMap::new() }),
+        }
     }
 
     /// Takes on a newer configuration or newer hosts. Connections to hosts that stay are kept, unless how they are made has changed.
     pub(crate) fn update(&self, entry: Arc<ClusterEntry>) {
         let mut state = self.state.borrow_mut();
-        let same_config = Arc::ptr_eq(&state.entry.config, &entry.config);
+        // Connections made with other keys, or believing others, are for no new request.
+        let same_config =
+            Arc::ptr_eq(&state.entry.config, &entry.config) && Arc::ptr_eq(&state.entry.transports, &entry.transports);
         if same_config && Arc::ptr_eq(&state.entry.hosts, &entry.hosts) {
             return;
         }
@@ -67,6 +79,15 @@ impl WorkerCluster {
         if !same_config {
             state.dynamic.drain().for_each(|(_, host)| host.pool.close());
         }
+        let State { hosts, special, .. } = &mut *state;
+        special.retain(|(address, _), host| {
+            let stays =
+                hosts.get(address).is_some_and(|new| same_config && Arc::ptr_eq(&new.transport, &host.transport));
+            if !stays {
+                host.pool.close();
+            }
+            stays
+        });
         state.balancer = balancer;
         state.entry = entry;
     }
@@ -89,6 +110,7 @@ impl WorkerCluster {
         if state.dynamic.len() >= 1024 {
             state.dynamic.retain(|_, host| host.pool.len() > 0 || Rc::strong_count(host) > 1);
         }
+        let entry = state.entry.clone();
         let make = || {
             let host = Host {
                 address,
@@ -103,9 +125,25 @@ impl WorkerCluster {
                 since: None,
                 monitor: None,
             };
-            Rc::new(WorkerHost { host: Arc::new(host), pool: Rc::new(Pool::new()) })
+            worker_host(&entry, Arc::new(host), None)
         };
         state.dynamic.entry(address).or_insert_with(make).clone()
+    }
+
+    /// A host, with connections that are for one purpose and no other.
+    pub(crate) fn for_purpose(&self, host: &Rc<WorkerHost>, purpose: Purpose) -> Rc<WorkerHost> {
+        if host.purpose == purpose {
+            return host.clone();
+        }
+        let mut state = self.state.borrow_mut();
+        if state.special.len() >= 1024 {
+            state.special.retain(|_, host| host.pool.len() > 0 || Rc::strong_count(host) > 1);
+        }
+        let make = || {
+            let (host, transport) = (host.host.clone(), host.transport.clone());
+            Rc::new(WorkerHost { host, pool: Rc::new(Pool::new()), transport, purpose: purpose.clone() })
+        };
+        state.special.entry((host.host.address, purpose.clone())).or_insert_with(make).clone()
     }
 
     /// Closes connections that have been idle for too long or were closed by the server.
@@ -113,7 +151,7 @@ impl WorkerCluster {
         let state = self.state.borrow();
         let oldest = since(state.entry.config.http.idle_timeout, now);
         let born = since(state.entry.config.http.max_connection_duration, now);
-        for host in state.hosts.values().chain(state.dynamic.values()) {
+        for host in state.hosts.values().chain(state.dynamic.values()).chain(state.special.values()) {
             host.pool.sweep(oldest, born);
         }
     }
@@ -121,10 +159,21 @@ impl WorkerCluster {
     /// Closes every idle connection, for good.
     pub(crate) fn close(&self) {
         let state = self.state.borrow();
-        for host in state.hosts.values().chain(state.dynamic.values()) {
+        for host in state.hosts.values().chain(state.dynamic.values()).chain(state.special.values()) {
             host.pool.close();
         }
     }
+}
+
+/// A host, with the connections of an older one if they are made alike.
+fn worker_host(entry: &ClusterEntry, host: Arc<Host>, old: Option<&Rc<WorkerHost>>) -> Rc<WorkerHost> {
+    let transport = entry.transports.of(&entry.config, host.metadata.as_deref());
+    let pool = match old {
+        Some(old) if Arc::ptr_eq(&old.transport, &transport) => old.pool.clone(),
+        _ => Rc::new(Pool::new()),
+    };
+    let purpose = Purpose { carries: entry.config.http.protocol.into(), ..Purpose::default() };
+    Rc::new(WorkerHost { host, pool, transport, purpose })
 }
 
 /// A logical host at its new address, with the connections it has.
@@ -133,7 +182,7 @@ fn moved(entry: &ClusterEntry, old: &AHashMap<SocketAddr, Rc<WorkerHost>>) -> Op
         return None;
     }
     let (host, old) = entry.hosts.hosts().next().zip(old.values().next())?;
-    Some(Rc::new(WorkerHost { host: host.clone(), pool: old.pool.clone() }))
+    Some(worker_host(entry, host.clone(), Some(old)))
 }
 
 /// What was then is a limit ago; without a limit nothing ever is.
@@ -148,14 +197,10 @@ fn balancer(
 ) -> Balancer {
     // Hosts that take no requests now may do so later: their connections are kept too.
     for host in entry.hosts.hosts() {
-        let pool = match old.get(&host.address) {
-            Some(same) => same.pool.clone(),
-            None => Rc::new(Pool::new()),
-        };
-        hosts.entry(host.address).or_insert_with(|| Rc::new(WorkerHost { host: host.clone(), pool }));
+        hosts.entry(host.address).or_insert_with(|| worker_host(entry, host.clone(), old.get(&host.address)));
     }
     Balancer::new(&entry.config.lb, &entry.config.locality_lb, &entry.hosts, |host| match hosts.get(&host.address) {
         Some(found) => found.clone(),
-        None => Rc::new(WorkerHost { host: host.clone(), pool: Rc::new(Pool::new()) }),
+        None => worker_host(entry, host.clone(), None),
     })
 }

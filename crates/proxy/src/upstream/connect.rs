@@ -2,11 +2,16 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use maille_http::proxy_header;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpSocket;
 use tokio::time::timeout;
 
-use crate::config::Cluster;
+use super::WorkerHost;
+use crate::config::{Cluster, ProxyVersion};
+use crate::tls::{self, Carries, Security};
 use crate::worker::Stream;
 
 /// Why there is no connection.
@@ -18,6 +23,8 @@ pub(crate) enum ConnectError {
     Remote(io::Error),
     /// This machine cannot make one.
     Local(io::Error),
+    /// There is no TLS with the host: why, in Envoy's words.
+    Tls(Box<str>),
 }
 
 impl ConnectError {
@@ -28,18 +35,47 @@ impl ConnectError {
             ConnectError::Timeout => ConnectError::Timeout,
             ConnectError::Remote(e) => ConnectError::Remote(same(e)),
             ConnectError::Local(e) => ConnectError::Local(same(e)),
+            ConnectError::Tls(why) => ConnectError::Tls(why.clone()),
         }
     }
 }
 
-/// Connects as the cluster says.
-pub(crate) async fn connect(cluster: &Cluster, address: SocketAddr) -> Result<Stream, ConnectError> {
-    let socket = socket(cluster, address).map_err(ConnectError::Local)?;
-    match timeout(cluster.connect_timeout, socket.connect(address)).await {
-        Ok(Ok(stream)) => Ok(Stream::Plain(stream)),
-        Ok(Err(e)) => Err(ConnectError::Remote(e)),
-        Err(_) => Err(ConnectError::Timeout),
-    }
+/// What a connection is made for, as far as that makes it another than the next one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Purpose {
+    /// What it carries.
+    pub(crate) carries: Carries,
+    /// The name that the server is asked by, when the request decides that.
+    pub(crate) server_name: Option<Arc<str>>,
+    /// Where the client is, and where it went, for a server that is told.
+    pub(crate) client: Option<(SocketAddr, SocketAddr)>,
+}
+
+/// Connects to a host, as its cluster says.
+pub(crate) async fn connect(cluster: &Cluster, to: &WorkerHost, purpose: &Purpose) -> Result<Stream, ConnectError> {
+    let WorkerHost { host, transport, .. } = to;
+    let whole = async {
+        let socket = socket(cluster, host.address).map_err(ConnectError::Local)?;
+        let mut tcp = socket.connect(host.address).await.map_err(ConnectError::Remote)?;
+        if let Some(version) = transport.proxy_protocol {
+            let mut header = Vec::new();
+            match (version, purpose.client) {
+                (ProxyVersion::V1, client) => proxy_header::write_v1(&mut header, client),
+                (ProxyVersion::V2, client) => proxy_header::write_v2(&mut header, client),
+            }
+            tcp.write_all(&header).await.map_err(ConnectError::Remote)?;
+        }
+        match &transport.security {
+            Security::Plain => Ok(Stream::Plain(tcp)),
+            Security::Tls(context) => {
+                let name = context.name(purpose.server_name.as_deref(), &host.hostname, host.address.ip());
+                let secured = tls::connect(tcp, context, name, purpose.carries).await;
+                secured.map(|tls| Stream::Tls(Box::new(tls))).map_err(|e| ConnectError::Tls(tls::reason(&e).into()))
+            }
+            Security::Missing => Err(ConnectError::Tls("TLS_error:_Secret_is_not_supplied_by_SDS".into())),
+        }
+    };
+    timeout(cluster.connect_timeout, whole).await.unwrap_or(Err(ConnectError::Timeout))
 }
 
 fn socket(cluster: &Cluster, address: SocketAddr) -> io::Result<TcpSocket> {

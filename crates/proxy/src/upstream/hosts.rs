@@ -17,6 +17,7 @@ use crate::config::{
     Cluster, Discovery, Endpoint, EndpointAddress, Endpoints, Health, LbPolicy, Locality, LocalityEndpoints,
     LocalityLb, Metadata, Priority,
 };
+use crate::tls::Transports;
 
 pub(crate) use health::Loads;
 pub(crate) use zones::Zones;
@@ -26,6 +27,8 @@ pub(crate) use zones::Zones;
 pub struct ClusterEntry {
     /// The configuration.
     pub config: Arc<Cluster>,
+    /// How connections to them are made.
+    pub(crate) transports: Arc<Transports>,
     /// The hosts.
     pub hosts: Arc<HostSet>,
     /// What counts against its limits, by priority; survives updates.

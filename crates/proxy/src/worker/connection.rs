@@ -4,21 +4,27 @@ use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
-use super::io::Stream;
+use super::inspect::{self, Facts, Rejected};
+use super::io::{Input, Stream};
+use super::registry::Registered;
 use super::{Worker, http, tcp};
-use crate::config::{DownstreamTransport, FilterChain, Listener, ListenerFilterKind, Network};
+use crate::config::{DownstreamTls, DownstreamTransport, FilterChain, Listener, ListenerFilterKind, Network};
 use crate::route::Connection;
-use crate::tls::TlsInfo;
+use crate::tls::{self, TlsInfo};
 
 /// What is known of a connection from the start.
 pub(crate) struct ConnectionInfo {
     /// Its number on this worker.
     pub(crate) id: u64,
-    /// The other end.
+    /// The client, as far as a PROXY protocol header says.
     pub(crate) remote: SocketAddr,
+    /// The other end of the socket.
+    pub(crate) direct: SocketAddr,
     /// Where the client wanted to go.
     pub(crate) local: SocketAddr,
     /// Where it came in.
@@ -35,16 +41,17 @@ pub(crate) struct ConnectionInfo {
     pub(crate) listener: Arc<Listener>,
 }
 
+/// How long a handshake may take when the configuration sets no limit: a client that sends a byte a minute would keep a
+/// connection for ever.
+const HANDSHAKE: Duration = Duration::from_secs(15);
+
 /// Serves a connection on a task of its own.
 pub(crate) fn start(worker: &Rc<Worker>, stream: TcpStream, remote: SocketAddr, address: SocketAddr) {
-    thread_local!(static NEXT_ID: Cell<u64> = const { Cell::new(0) });
     let snapshot = worker.snapshot();
     let Some(listener) = snapshot.bound.get(&address) else { return };
     let Ok(own) = stream.local_addr() else { return };
     let restores = |listener: &Listener| {
-        listener.filters.iter().any(|f| {
-            f.kind == ListenerFilterKind::OriginalDst && !f.disabled.as_ref().is_some_and(|p| p.holds(own.port()))
-        })
+        inspect::active(listener, own.port()).any(|kind| *kind == ListenerFilterKind::OriginalDst)
     };
     let mut local = own;
     if (listener.use_original_dst || restores(listener))
@@ -57,44 +64,154 @@ pub(crate) fn start(worker: &Rc<Worker>, stream: TcpStream, remote: SocketAddr, 
     } else {
         listener
     };
-    let facts = Connection {
-        destination: local,
-        source: remote,
-        direct_source: remote,
-        server_name: "",
-        transport_protocol: "raw_buffer",
-        application_protocols: &[],
-    };
-    let Some(chain) = listener.chains.find(&facts).or(listener.default_chain.as_ref()) else {
-        tracing::debug!(listener = %listener.name, %remote, "no filter chain matches");
-        return;
-    };
-    if let DownstreamTransport::Tls(_) = chain.transport {
-        // Refused when the configuration came; should one get here all the same, plain text is never served in its place.
-        return;
-    }
-    let id = NEXT_ID.get() + 1;
-    NEXT_ID.set(id);
-    let info = ConnectionInfo {
-        id,
+    let facts = Facts {
         remote,
         local,
-        own,
         server_name: Box::default(),
         transport_protocol: "raw_buffer",
         application_protocols: Vec::new(),
-        tls: None,
-        chain: chain.clone(),
-        listener: listener.clone(),
     };
+    let arrival = Arrival { stream: Stream::Plain(stream), input: Input::default(), own, direct: remote, facts };
+    if inspect::reads(listener, local.port()) {
+        tokio::task::spawn_local(look(worker.clone(), listener.clone(), arrival));
+    } else {
+        arrival.serve(worker, listener, None);
+    }
+}
+/// A connection that nobody serves yet.
+struct Arrival {
+    stream: Stream,
+    /// What has come of it.
+    input: Input,
+    /// Where it came in.
+    own: SocketAddr,
+    /// The other end of the socket.
+    direct: SocketAddr,
+    facts: Facts,
+}
+
+/// Lets the listener filters look at a connection, and serves it.
+async fn look(worker: Rc<Worker>, listener: Arc<Listener>, mut arrival: Arrival) {
+    let registered = worker.connections.add(listener.direction);
+    let Arrival { stream, input, facts, .. } = &mut arrival;
+    let port = facts.local.port();
+    let looked = inspect::inspect(&listener, port, stream, input, &worker.blocks, facts);
+    let looked = match listener.filters_timeout {
+        Some(limit) => timeout(limit, looked).await.ok(),
+        None => Some(looked.await),
+    };
+    match looked {
+        Some(Ok(())) => {}
+        // A server that speaks first has a client that waits for it.
+        None if listener.continue_on_filters_timeout => {}
+        Some(Err(Rejected::Gone)) | None => return input.release(&worker.blocks),
+        Some(Err(Rejected::Malformed(what))) => {
+            tracing::debug!(listener = %listener.name, remote = %arrival.direct, "refused: {what}");
+            return arrival.input.release(&worker.blocks);
+        }
+    }
+    arrival.serve(&worker, &listener, Some(registered));
+}
+
+impl Arrival {
+    /// Serves the connection by the filter chain that is for it.
+    fn serve(self, worker: &Rc<Worker>, listener: &Arc<Listener>, registered: Option<Registered>) {
+        thread_local!(static NEXT_ID: Cell<u64> = const { Cell::new(0) });
+        let Arrival { stream, mut input, own, direct, facts } = self;
+        let offered: Vec<&str> = facts.application_protocols.iter().map(|name| &**name).collect();
+        let connection = Connection {
+            destination: facts.local,
+            source: facts.remote,
+            direct_source: direct,
+            server_name: &facts.server_name,
+            transport_protocol: facts.transport_protocol,
+            application_protocols: &offered,
+        };
+        let Some(chain) = listener.chains.find(&connection).or(listener.default_chain.as_ref()) else {
+            tracing::debug!(listener = %listener.name, remote = %direct, "no filter chain matches");
+            return input.release(&worker.blocks);
+        };
+        let id = NEXT_ID.get() + 1;
+        NEXT_ID.set(id);
+        let info = ConnectionInfo {
+            id,
+            remote: facts.remote,
+            direct,
+            local: facts.local,
+            own,
+            server_name: facts.server_name,
+            transport_protocol: facts.transport_protocol,
+            application_protocols: facts.application_protocols,
+            tls: None,
+            chain: chain.clone(),
+            listener: listener.clone(),
+        };
+        match (&chain.transport, stream) {
+            (DownstreamTransport::Plaintext, stream) => carry(worker, stream, input, info, registered),
+            (DownstreamTransport::Tls(tls), Stream::Plain(tcp)) => {
+                spawn(registered, secure(worker.clone(), tls.clone(), tcp, input, info));
+            }
+            // There is no TLS in TLS.
+            (DownstreamTransport::Tls(_), Stream::Tls(_)) => {}
+        }
+    }
+}
+
+/// Goes on with a connection on a task of its own, so that what has been needed so far is let go. `registered` counts the
+/// connection until the task does.
+fn spawn(registered: Option<Registered>, task: impl Future<Output = ()> + 'static) {
+    match registered {
+        None => drop(tokio::task::spawn_local(task)),
+        Some(registered) => drop(tokio::task::spawn_local(async move {
+            drop(registered);
+            task.await;
+        })),
+    }
+}
+
+/// Receives a client's handshake, and serves it.
+async fn secure(
+    worker: Rc<Worker>,
+    tls: Arc<DownstreamTls>,
+    tcp: TcpStream,
+    mut input: Input,
+    mut info: ConnectionInfo,
+) {
+    let registered = worker.connections.add(info.listener.direction);
+    let context = worker.snapshot().servers.get(&tls.id).cloned().flatten();
+    let Some(context) = context else {
+        tracing::debug!(listener = %info.listener.name, chain = %info.chain.name, "its secrets are not there");
+        return input.release(&worker.blocks);
+    };
+    let limit = info.chain.transport_timeout.unwrap_or(HANDSHAKE);
+    let made = timeout(limit, tls::accept(tcp, input.peek(), &context)).await;
+    input.release(&worker.blocks);
+    let (stream, known) = match made {
+        Ok(Ok(made)) => made,
+        Ok(Err(error)) => {
+            let reason = tls::reason(&error);
+            tracing::debug!(listener = %info.listener.name, remote = %info.direct, %reason, "no TLS with a client");
+            return;
+        }
+        Err(_) => {
+            tracing::debug!(listener = %info.listener.name, remote = %info.direct, "a TLS handshake took too long");
+            return;
+        }
+    };
+    if info.server_name.is_empty() {
+        info.server_name = known.sni.clone();
+    }
+    info.tls = Some(Rc::new(known));
+    carry(&worker, Stream::Tls(Box::new(stream)), input, info, Some(registered));
+}
+
+/// Carries what is in a connection, or in the TLS of it.
+fn carry(worker: &Rc<Worker>, stream: Stream, mut input: Input, info: ConnectionInfo, registered: Option<Registered>) {
+    let (worker, chain) = (worker.clone(), info.chain.clone());
     match &chain.network {
-        Network::Http(manager) => {
-            tokio::task::spawn_local(http::serve(worker.clone(), Stream::Plain(stream), manager.clone(), info));
-        }
-        Network::Tcp(proxy) => {
-            tokio::task::spawn_local(tcp::serve(worker.clone(), Stream::Plain(stream), proxy.clone(), info));
-        }
-        Network::Close => {}
+        Network::Http(manager) => spawn(registered, http::serve(worker, stream, input, manager.clone(), info)),
+        Network::Tcp(proxy) => spawn(registered, tcp::serve(worker, stream, input, proxy.clone(), info)),
+        Network::Close => input.release(&worker.blocks),
     }
 }
 

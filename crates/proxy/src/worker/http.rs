@@ -55,10 +55,16 @@ pub(crate) enum After {
 }
 
 /// Serves a connection to its end.
-pub(crate) async fn serve(worker: Rc<Worker>, stream: Stream, manager: Arc<HttpManager>, info: ConnectionInfo) {
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    stream: Stream,
+    mut input: Input,
+    manager: Arc<HttpManager>,
+    info: ConnectionInfo,
+) {
     if let Err(refusal) = gate::admits(&info) {
         tracing::debug!(remote = %info.remote, details = refusal.details, "a policy refuses the connection");
-        return;
+        return input.release(&worker.blocks);
     }
     let registered = worker.connections.add(info.listener.direction);
     let metrics = worker.http_metrics(&manager.stat_prefix);
@@ -67,7 +73,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: Stream, manager: Arc<HttpM
     let agreed_on_http2 = stream.alpn() == Some(b"h2");
     let mut client = Client {
         worker,
-        side: Downstream::Http1(stream, Input::default()),
+        side: Downstream::Http1(stream, input),
         info: Rc::new(info),
         requests: 0,
         metrics: metrics.clone(),

@@ -136,6 +136,11 @@ impl Input {
         &self.block[self.start..self.end]
     }
 
+    /// What has been read, if anything has.
+    pub(crate) fn peek(&self) -> &[u8] {
+        self.block.get(self.start..self.end).unwrap_or_default()
+    }
+
     pub(crate) fn data_mut(&mut self) -> &mut [u8] {
         &mut self.block[self.start..self.end]
     }

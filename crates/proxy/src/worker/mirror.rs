@@ -67,7 +67,7 @@ pub(crate) fn send(
             let Some((pending, _connection)) = breakers.pending().zip(Counted::new(&host.host, breakers)) else {
                 return;
             };
-            let Ok(mut stream) = connect(&entry.config, host.host.address).await else { return };
+            let Ok(mut stream) = connect(&entry.config, &host, &host.purpose).await else { return };
             drop(pending);
             let Some(_active) = breakers.request() else { return };
             if write_all(&mut stream, &bytes).await.is_ok() {

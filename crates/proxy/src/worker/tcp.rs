@@ -21,11 +21,18 @@ use super::transfer::Transfer;
 use crate::balance::Wish;
 use crate::config::{Discovery, Priority, TcpDestination, TcpProxy};
 use crate::headers::{LogValues, StreamInfo};
+use crate::tls::Carries;
 use crate::upstream::outlier::Outcome;
-use crate::upstream::{ClusterEntry, ConnectError, Counted, connect};
+use crate::upstream::{ClusterEntry, ConnectError, Counted, Purpose, connect};
 
 /// Serves a connection to its end.
-pub(crate) async fn serve(worker: Rc<Worker>, mut stream: Stream, proxy: Arc<TcpProxy>, info: ConnectionInfo) {
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    mut stream: Stream,
+    mut input: Input,
+    proxy: Arc<TcpProxy>,
+    info: ConnectionInfo,
+) {
     let _registered = worker.connections.add(info.listener.direction);
     let mut facts = Facts::default();
     let start = Instant::now();
@@ -39,12 +46,11 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut stream: Stream, proxy: Arc<Tcp
     }
     let work = async {
         let Some((mut upstream, _counted)) = reach(&worker, &proxy, &info, &mut facts).await else { return };
-        let (mut input, mut upstream_input) = (Input::default(), Input::default());
+        let mut upstream_input = Input::default();
         let idle = proxy.idle_timeout;
         facts.upstream_local = upstream.local_addr().ok();
         (facts.received, facts.sent) =
             copy_both(&mut stream, &mut input, &mut upstream, &mut upstream_input, &worker.blocks, idle).await;
-        input.release(&worker.blocks);
         upstream_input.release(&worker.blocks);
     };
     match proxy.max_duration {
@@ -53,6 +59,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut stream: Stream, proxy: Arc<Tcp
         }
         None => work.await,
     }
+    input.release(&worker.blocks);
     if !proxy.access_logs.is_empty() {
         log(&worker, &proxy, &info, &facts, start);
     }
@@ -82,13 +89,14 @@ fn log(worker: &Worker, proxy: &TcpProxy, info: &ConnectionInfo, facts: &Facts, 
         response_flags: facts.flags,
         connection_termination_details: &facts.termination,
         downstream_remote: Some(info.remote),
-        downstream_direct_remote: Some(info.remote),
+        downstream_direct_remote: Some(info.direct),
         downstream_local: Some(info.local),
         upstream_host: facts.host,
         upstream_local: facts.upstream_local,
         upstream_cluster: cluster.map_or("", |c| &c.stat_name),
         upstream_cluster_raw: cluster.map_or("", |c| &c.name),
         connection_id: info.id,
+        server_name: &info.server_name,
         filter_chain_name: &info.chain.name,
         hostname: &worker.hostname,
         ..StreamInfo::default()
@@ -104,10 +112,13 @@ async fn reach(
     facts: &mut Facts,
 ) -> Option<(Stream, Counted)> {
     let name = match &proxy.cluster {
-        TcpDestination::Cluster(name) => name,
-        TcpDestination::Weighted(clusters) => &clusters.pick(fastrand::u64(..)).cluster,
-        // There is no SNI without TLS.
-        TcpDestination::Sni => return None,
+        TcpDestination::Cluster(name) => &**name,
+        TcpDestination::Weighted(clusters) => &*clusters.pick(fastrand::u64(..)).cluster,
+        TcpDestination::Sni if info.server_name.is_empty() => {
+            facts.flags.set(ResponseFlags::NO_CLUSTER_FOUND);
+            return None;
+        }
+        TcpDestination::Sni => &*info.server_name,
     };
     let Some(cluster) = worker.cluster(name) else {
         facts.flags.set(ResponseFlags::NO_CLUSTER_FOUND);
@@ -139,7 +150,9 @@ async fn reach(
             facts.flags.set(ResponseFlags::UPSTREAM_OVERFLOW);
             return None;
         };
-        let error = match connect(&entry.config, host.host.address).await {
+        let client = host.transport.proxy_protocol.map(|_| (info.remote, info.local));
+        let purpose = Purpose { carries: Carries::Bytes, server_name: None, client };
+        let error = match connect(&entry.config, &host, &purpose).await {
             Ok(stream) => {
                 entry.report(&host.host, Outcome::Established);
                 return Some((stream, counted));

@@ -448,6 +448,7 @@ async fn interim(
 fn describe(error: ConnectError, address: SocketAddr) -> (Reset, Cow<'static, str>) {
     match error {
         ConnectError::Timeout => (Reset::ConnectTimeout, Cow::Borrowed("")),
+        ConnectError::Tls(why) => (Reset::Connect, Cow::Owned(why.into())),
         // On this machine a refusal is the answer to the very call, and then Envoy says no more about it.
         ConnectError::Remote(e) if e.kind() == ErrorKind::ConnectionRefused && address.ip().is_loopback() => {
             (Reset::Connect, Cow::Borrowed(""))

@@ -19,7 +19,7 @@ use crate::config::{
     RouterOptions, VirtualHost,
 };
 use crate::snapshot::Snapshot;
-use crate::upstream::{Breakers, Loads, Permit, WorkerCluster, WorkerHost};
+use crate::upstream::{Breakers, Loads, Permit, Purpose, WorkerCluster, WorkerHost};
 use crate::worker::http::{After, Client};
 use crate::worker::record::Record;
 use crate::worker::reply::{OnRoute, Reply, answer};
@@ -98,6 +98,7 @@ impl Job<'_> {
             metrics.requests().inspect(|counter| counter.inc());
             let loads = priorities.as_mut().and_then(|priorities| priorities.loads(&entry.hosts));
             let host = self.pick(client, &cluster, scratch, hash, retry, &tried, loads)?;
+            let host = self.for_purpose(client, &cluster, host, scratch);
             if matches!(self.forward.host, HostRewrite::Auto) && record.attempts == 1 && !host.host.hostname.is_empty()
             {
                 self.forward.set_host(
@@ -388,6 +389,32 @@ fn asked_pause(policy: &RetryPolicy, scratch: &Scratch) -> Option<Duration> {
     policy.rate_limited.as_ref()?;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     retry::asked_pause(policy, &scratch.response, now.as_secs())
+}
+
+impl Job<'_> {
+    /// The host with connections that are for this request, where not every connection is for every request.
+    #[inline]
+    fn for_purpose(
+        &self,
+        client: &Client,
+        cluster: &WorkerCluster,
+        host: Rc<WorkerHost>,
+        scratch: &Scratch,
+    ) -> Rc<WorkerHost> {
+        let by_name = host.transport.asks_by_request;
+        let told = host.transport.proxy_protocol.is_some();
+        if !by_name && !told {
+            return host;
+        }
+        let authority = by_name.then(|| maille_http::host::split_port(scratch.request.authority()).0);
+        let name = authority.and_then(|name| std::str::from_utf8(name).ok());
+        let purpose = Purpose {
+            server_name: name.map(|name| name.trim_matches(['[', ']']).to_ascii_lowercase().into()),
+            client: told.then_some((client.info.remote, client.info.local)),
+            ..host.purpose.clone()
+        };
+        cluster.for_purpose(&host, purpose)
+    }
 }
 
 pub(super) fn malformed() -> Reply {

@@ -41,7 +41,7 @@ pub(super) async fn obtain(
         Turn::Failed(error) => return Err(error),
         Turn::Open(counted) => counted,
     };
-    let stream = connect(&entry.config, host.host.address).await.inspect_err(|error| host.pool.fail(error))?;
+    let stream = connect(&entry.config, host, &host.purpose).await.inspect_err(|error| host.pool.fail(error))?;
     Ok(Either::Http1(Upstream {
         stream,
         input: Input::default(),

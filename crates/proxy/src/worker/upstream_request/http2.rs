@@ -14,7 +14,10 @@ use maille_http::{RequestHead, ResponseHead};
 
 use super::{Lost, Upstream as Either};
 use crate::config::Cluster;
-use crate::upstream::{Breakers, Capacity, Carrier, ClusterEntry, ConnectError, Counted, Ride, WorkerHost, connect};
+use crate::tls::Carries;
+use crate::upstream::{
+    Breakers, Capacity, Carrier, ClusterEntry, ConnectError, Counted, Purpose, Ride, WorkerHost, connect,
+};
 use crate::worker::Worker;
 use crate::worker::body::{Data, Incoming, Outgoing, Sink};
 use crate::worker::http::Client;
@@ -68,7 +71,8 @@ pub(super) async fn obtain(
 /// Makes a connection and drives it to its end.
 async fn make(worker: Rc<Worker>, entry: Arc<ClusterEntry>, host: Rc<WorkerHost>, counted: Counted) {
     let connecting = host.pool.multiplexed.connecting();
-    let stream = match connect(&entry.config, host.host.address).await {
+    let purpose = Purpose { carries: Carries::Http2, ..host.purpose.clone() };
+    let stream = match connect(&entry.config, &host, &purpose).await {
         Ok(stream) => stream,
         Err(error) => {
             host.pool.multiplexed.fail(error);

@@ -1,0 +1,84 @@
+//! Which HTTP a connection begins with.
+
+/// What every HTTP/2 connection begins with.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// No request line that is looked at is longer.
+const LINE: usize = 8 * 1024;
+
+/// What the first bytes of a connection are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Parsed {
+    /// Not enough to tell.
+    More,
+    /// This HTTP, by the name that filter chains have for it.
+    Http(&'static str),
+    /// Something else.
+    Other,
+}
+
+/// Looks at the first bytes of a connection.
+pub(super) fn of(bytes: &[u8]) -> Parsed {
+    if bytes.iter().zip(PREFACE).all(|(a, b)| a == b) {
+        return if bytes.len() < PREFACE.len() { Parsed::More } else { Parsed::Http("h2c") };
+    }
+    // Empty lines before a request are no part of it.
+    let skipped = bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+    let bytes = &bytes[skipped.min(4)..];
+    let Some(end) = bytes.iter().take(LINE).position(|byte| *byte == b'\n') else {
+        let is_method = |byte: &u8| byte.is_ascii_alphabetic() || matches!(byte, b'-' | b'_');
+        let method = bytes.iter().take_while(|byte| is_method(byte)).count();
+        let can_be = method == bytes.len() || (method > 0 && bytes[method] == b' ');
+        let text = bytes.iter().all(|byte| *byte >= 0x20 && *byte != 0x7f || *byte == b'\r');
+        return if can_be && text && method <= 32 && bytes.len() < LINE { Parsed::More } else { Parsed::Other };
+    };
+    let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
+    let mut words = line.split(|byte| *byte == b' ');
+    match (words.next(), words.next(), words.next(), words.next()) {
+        (Some(method), Some(target), Some(version), None) if !method.is_empty() && !target.is_empty() => {
+            match version {
+                b"HTTP/1.1" => Parsed::Http("http/1.1"),
+                b"HTTP/1.0" => Parsed::Http("http/1.0"),
+                _ => Parsed::Other,
+            }
+        }
+        _ => Parsed::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_connections_begin_with() {
+        for (bytes, expected) in [
+            (&b""[..], Parsed::More),
+            (b"G", Parsed::More),
+            (b"GET /", Parsed::More),
+            (b"GET / HTTP/1.1\r", Parsed::More),
+            (b"GET / HTTP/1.1\r\n", Parsed::Http("http/1.1")),
+            (b"GET / HTTP/1.1\nHost: a\n", Parsed::Http("http/1.1")),
+            (b"M-SEARCH * HTTP/1.0\r\n", Parsed::Http("http/1.0")),
+            (b"\r\nGET / HTTP/1.1\r\n", Parsed::Http("http/1.1")),
+            (b"PRI", Parsed::More),
+            (b"PRI * HTTP/2.0\r\n\r\nSM", Parsed::More),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Parsed::Http("h2c")),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\nX", Parsed::Other),
+            (b"PUT ", Parsed::More),
+            (b"GET /\r\n", Parsed::Other),
+            (b"GET / HTTP/0.9\r\n", Parsed::Other),
+            (b"GET  / HTTP/1.1\r\n", Parsed::Other),
+            (b"*1\r\n$4\r\nPING\r\n", Parsed::Other),
+            (b"\x16\x03\x01", Parsed::Other),
+            (b"\0", Parsed::Other),
+            (b"EHLO mail.example\r\n", Parsed::Other),
+            (b"GET\0/", Parsed::Other),
+            (b"(", Parsed::Other),
+        ] {
+            assert_eq!(of(bytes), expected, "{:?}", bytes.escape_ascii().to_string());
+        }
+        assert_eq!(of(&[&b"GET /"[..], &[b'a'; LINE]].concat()), Parsed::Other, "a line without an end");
+        assert_eq!(of(&[b'A'; 33]), Parsed::Other, "a method without an end");
+    }
+}
