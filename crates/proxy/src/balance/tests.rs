@@ -8,7 +8,6 @@ use maille_xds::types::cluster::cluster::common_lb_config::{LocalityConfigSpecif
 
 use super::*;
 use crate::config::Health;
-use crate::upstream::Pool;
 use crate::upstream::tests::set;
 
 const N: usize = 20_000;
@@ -27,9 +26,7 @@ fn of(policy: ByName, hosts: &[(u32, Health, u32, Option<u32>)]) -> (HostSet, Ba
     };
     let lb = crate::compile::cluster(&cluster).unwrap().lb;
     let set = set(|c| c.lb_policy = policy as i32, hosts);
-    let balancer = Balancer::new(&lb, &LocalityLb::None, &set, |host| {
-        Rc::new(WorkerHost { host: host.clone(), pool: Rc::new(Pool::new()) })
-    });
+    let balancer = Balancer::new(&lb, &LocalityLb::None, &set, |host| Rc::new(WorkerHost::plain(host.clone())));
     (set, balancer)
 }
 
@@ -154,9 +151,7 @@ fn weighted(policy: ByName, hosts: &[(u32, Health, u32, Option<u32>)]) -> (HostS
         },
         hosts,
     );
-    let worker = |host: &std::sync::Arc<crate::upstream::Host>| {
-        Rc::new(WorkerHost { host: host.clone(), pool: Rc::new(Pool::new()) })
-    };
+    let worker = |host: &std::sync::Arc<crate::upstream::Host>| Rc::new(WorkerHost::plain(host.clone()));
     let balancer = Balancer::new(&lb, &LocalityLb::Weighted, &set, worker);
     (set, balancer)
 }
@@ -186,9 +181,7 @@ fn a_full_scan_finds_the_least_busy() {
     };
     let hosts: Vec<_> = (0..5).map(|_| (0, Health::Healthy, 1, None)).collect();
     let set = set(|_| {}, &hosts);
-    let worker = |host: &std::sync::Arc<crate::upstream::Host>| {
-        Rc::new(WorkerHost { host: host.clone(), pool: Rc::new(Pool::new()) })
-    };
+    let worker = |host: &std::sync::Arc<crate::upstream::Host>| Rc::new(WorkerHost::plain(host.clone()));
     let balancer = Balancer::new(&lb, &LocalityLb::None, &set, worker);
     for (host, busy) in set.hosts().zip([3, 1, 2, 1, 9]) {
         host.load.requests.store(busy, Ordering::Relaxed);
@@ -209,9 +202,7 @@ fn a_bias_says_how_much_being_busy_counts() {
         };
         let set = set(|_| {}, &[(0, Health::Healthy, 1, None), (0, Health::Healthy, 2, None)]);
         set.priorities[0].all[1].load.requests.store(3, Ordering::Relaxed);
-        let worker = |host: &std::sync::Arc<crate::upstream::Host>| {
-            Rc::new(WorkerHost { host: host.clone(), pool: Rc::new(Pool::new()) })
-        };
+        let worker = |host: &std::sync::Arc<crate::upstream::Host>| Rc::new(WorkerHost::plain(host.clone()));
         let balancer = Balancer::new(&lb, &LocalityLb::None, &set, worker);
         let got = share(&count(&set, &balancer, |_| None), 2);
         assert!((got - want).abs() < 0.01, "{bias}: {got}");
@@ -252,9 +243,7 @@ fn new_hosts_rise_slowly() {
             std::sync::Arc::get_mut(host).unwrap().since = since;
         }
         set.newest = ages[0];
-        let worker = |host: &std::sync::Arc<crate::upstream::Host>| {
-            Rc::new(WorkerHost { host: host.clone(), pool: Rc::new(Pool::new()) })
-        };
+        let worker = |host: &std::sync::Arc<crate::upstream::Host>| Rc::new(WorkerHost::plain(host.clone()));
         let balancer = Balancer::new(&lb, &LocalityLb::None, &set, worker);
         let got = share(&count(&set, &balancer, |_| None), 1);
         assert!((got - want).abs() < 0.02, "{lb:?}: {got}");

@@ -339,7 +339,17 @@ fn absurd_numbers_do_no_harm() {
 #[test]
 fn what_cannot_be_served_yet_is_named() {
     let tls = maille_xds::types::tls::DownstreamTlsContext {
-        common_tls_context: Some(Default::default()),
+        common_tls_context: Some(maille_xds::types::tls::CommonTlsContext {
+            tls_certificate_sds_secret_configs: vec![maille_xds::types::tls::SdsSecretConfig {
+                name: "s".into(),
+                sds_config: Some(Default::default()),
+            }],
+            tls_params: Some(maille_xds::types::tls::TlsParameters {
+                cipher_suites: vec!["ECDHE-RSA-AES128-SHA".into()],
+                ..Default::default()
+            }),
+            ..Default::default()
+        }),
         ..Default::default()
     };
     let mut proto = listener_of(&manager());
@@ -349,9 +359,7 @@ fn what_cannot_be_served_yet_is_named() {
     });
     let found = unsupported::listener(&listener(&proto).unwrap());
     assert_eq!(found.len(), 1, "{found:?}");
-    assert_eq!((found[0].resource.as_str(), found[0].field.as_str()), ("l", "filter_chains[0].transport_socket"));
-    assert_eq!(
-        found[0].to_string(),
-        "\"l\": filter_chains[0].transport_socket: TLS from clients cannot be served by this proxy yet"
-    );
+    let field = "filter_chains[0].transport_socket.common_tls_context.tls_params.cipher_suites";
+    assert_eq!((found[0].resource.as_str(), found[0].field.as_str()), ("l", field));
+    assert!(found[0].reason.starts_with("ECDHE-RSA-AES128-SHA is not supported"), "{}", found[0]);
 }

@@ -176,6 +176,14 @@ fn worker_host(entry: &ClusterEntry, host: Arc<Host>, old: Option<&Rc<WorkerHost
     Rc::new(WorkerHost { host, pool, transport, purpose })
 }
 
+#[cfg(test)]
+impl WorkerHost {
+    /// A host with no connections, which are made without TLS.
+    pub(crate) fn plain(host: Arc<Host>) -> WorkerHost {
+        WorkerHost { host, pool: Rc::new(Pool::new()), transport: Arc::default(), purpose: Purpose::default() }
+    }
+}
+
 /// A logical host at its new address, with the connections it has.
 fn moved(entry: &ClusterEntry, old: &AHashMap<SocketAddr, Rc<WorkerHost>>) -> Option<Rc<WorkerHost>> {
     if !matches!(entry.config.discovery, Discovery::LogicalDns(..)) {

@@ -28,7 +28,7 @@ pub(super) fn facts<'a>(
     });
     Facts {
         head,
-        direct: info.remote.ip(),
+        direct: info.direct.ip(),
         remote,
         destination: info.local,
         server_name: info.tls.as_deref().map_or(&*info.server_name, |tls| &tls.sni),

@@ -147,6 +147,7 @@ fn addresses(client: &Client, manager: &HttpManager, scratch: &mut Scratch, reco
     let headers = &mut scratch.request.headers;
     let had_forwarded_for = headers.has(HeaderId::XForwardedFor);
     let mut trusted = None;
+    let own_scheme: &[u8] = if client.info.tls.is_some() { b"https" } else { b"http" };
     let mut may_be_internal = false;
     if manager.use_remote_address {
         may_be_internal = !had_forwarded_for;
@@ -158,7 +159,7 @@ fn addresses(client: &Client, manager: &HttpManager, scratch: &mut Scratch, reco
             append_forwarded_for(headers, peer.ip(), &mut scratch.text);
         }
         if manager.xff_trusted_hops == 0 || !headers.has(HeaderId::XForwardedProto) {
-            headers.set_id(HeaderId::XForwardedProto, b"http");
+            headers.set_id(HeaderId::XForwardedProto, own_scheme);
         }
     } else {
         if let Some((address, only)) = forwarded_address(headers, manager.xff_trusted_hops) {
@@ -166,7 +167,7 @@ fn addresses(client: &Client, manager: &HttpManager, scratch: &mut Scratch, reco
             may_be_internal = only;
         }
         if !headers.has(HeaderId::XForwardedProto) {
-            headers.append_id(HeaderId::XForwardedProto, b"http");
+            headers.append_id(HeaderId::XForwardedProto, own_scheme);
         }
     }
     if let Some(scheme) = manager.scheme_overwrite {
