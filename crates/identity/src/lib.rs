@@ -1,6 +1,10 @@
 //! SPIFFE ids, the CA, CSRs, tokens, trust bundles, TLS configuration and verification.
 
+pub mod ca;
+pub mod csr;
+pub mod pem;
 pub mod spiffe;
+pub mod token;
 pub mod verify;
 pub mod workload;
 pub mod x509;
