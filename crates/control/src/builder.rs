@@ -146,6 +146,11 @@ impl Settings {
     }
 }
 
+/// The mesh settings before the first snapshot is there.
+pub(crate) fn mesh_config(given: Option<&MeshConfig>, store: &Store) -> MeshConfig {
+    Settings { given: given.cloned(), last_good: MeshConfig::default() }.of(&store.list().1)
+}
+
 /// When to take the changes that came.
 #[derive(Default)]
 struct Burst {

@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
+use crate::auth::Caller;
 use crate::status::Workload;
 use crate::token::{TokenError, read_private, remove, write_private};
 
@@ -83,6 +84,8 @@ pub(crate) enum Refused {
     Invalid(String),
     #[error("{key} is {by}: give this workload another --name, or end the other")]
     Taken { key: Key, by: String },
+    #[error("{caller} may not register a workload that runs as {account} in namespace {namespace}")]
+    Forbidden { caller: String, account: String, namespace: String },
     #[error("{MAX_LEASES} workloads hold a lease already")]
     Full,
     #[error("the control plane is shutting down")]
@@ -109,13 +112,13 @@ impl Leases {
     }
 
     /// Registers a workload. One that is started again may be here before we have noticed that it had ended.
-    pub(crate) async fn take_when_free(self: &Arc<Self>, body: &[u8]) -> Result<Lease, Refused> {
+    pub(crate) async fn take_when_free(self: &Arc<Self>, caller: &Caller, body: &[u8]) -> Result<Lease, Refused> {
         let deadline = Instant::now() + NOTICED;
         loop {
             // Listening before looking, so that no release falls in between.
             let mut released = pin!(self.released.notified());
             released.as_mut().enable();
-            match self.take(body) {
+            match self.take(caller, body) {
                 Err(Refused::Taken { .. }) if timeout_at(deadline, released).await.is_ok() => {}
                 outcome => return outcome,
             }
@@ -123,7 +126,7 @@ impl Leases {
     }
 
     /// Registers a workload.
-    pub(crate) fn take(self: &Arc<Self>, body: &[u8]) -> Result<Lease, Refused> {
+    pub(crate) fn take(self: &Arc<Self>, caller: &Caller, body: &[u8]) -> Result<Lease, Refused> {
         let mut entry: Value = serde_json::from_slice(body).map_err(|error| Refused::Invalid(error.to_string()))?;
         let mut table = self.lock();
         if table.closing {
@@ -138,6 +141,11 @@ impl Leases {
             return Err(Refused::Invalid(format!("spec.address: {reason}")));
         }
         let key = object.key();
+        let account = service_account(&object);
+        if !caller.is(&key.namespace, account) {
+            let (caller, account) = (caller.to_string(), account.to_owned());
+            return Err(Refused::Forbidden { caller, account, namespace: key.namespace });
+        }
         object.meta.creation_timestamp = Some(match table.held.get(&key) {
             Some(Held { lease: Some(_), .. }) => {
                 return Err(Refused::Taken { key, by: "a workload that is running".into() });
@@ -217,6 +225,12 @@ impl Leases {
             awaited: held.lease.is_none(),
         };
         table.held.iter().map(workload).collect()
+    }
+
+    /// The service account of a workload that holds a lease.
+    pub(crate) fn service_account(&self, namespace: &str, name: &str) -> Option<String> {
+        let key = Key { kind: Kind::WorkloadEntry, namespace: namespace.to_owned(), name: name.to_owned() };
+        self.lock().held.get(&key).map(|held| service_account(&held.object).to_owned())
     }
 
     fn forget_absent(&self) {
@@ -344,6 +358,14 @@ fn unreachable(address: &str) -> Option<String> {
     let broadcast = ip == IpAddr::V4(Ipv4Addr::BROADCAST);
     (ip.is_unspecified() || ip.is_multicast() || broadcast)
         .then(|| format!("`{address}` is no workload's own: nobody could be reached there"))
+}
+
+/// An entry that names none runs as `default`, as in Kubernetes.
+fn service_account(object: &Object) -> &str {
+    match &object.spec {
+        Spec::WorkloadEntry(entry) if !entry.service_account.is_empty() => &entry.service_account,
+        _ => "default",
+    }
 }
 
 fn address(object: &Object) -> &str {

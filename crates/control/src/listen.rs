@@ -11,17 +11,25 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use maille_model::Proxy;
+use maille_xds::certificates::{CertificateServer, TrustServer};
 use maille_xds::server::{Received, TypeStatus};
 use maille_xds::service::{self, Connection, Observer, WorldSource};
 use maille_xds::types::core::Node;
 use maille_xds::{TypeUrl, World};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tonic::Extensions;
 use tower::ServiceExt;
 
+use crate::auth::{Caller, Peer};
+use crate::ca::service::Service;
+use crate::tls::{self, Tls};
 use crate::{IDENTIFIER, Shared, auth, http};
+
+type Error = Box<dyn std::error::Error + Send + std::marker::Sync>;
 
 /// Connections at a time; a proxy or a workload takes one each.
 const MAX_CONNECTIONS: usize = 10_000;
@@ -41,20 +49,23 @@ pub(crate) fn nonblocking(listener: std::net::TcpListener) -> io::Result<TcpList
 }
 
 /// Serves until the control plane stops; then connections end with it.
-pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+pub(crate) async fn serve(listener: TcpListener, tls: Option<Arc<Tls>>, shared: Arc<Shared>) {
     let ads = service::ads(Arc::new(Source(shared.clone())), IDENTIFIER);
+    let certificates = Arc::new(Service(shared.clone()));
     let router = tonic::service::Routes::new(ads)
+        .add_service(CertificateServer(certificates.clone()))
+        .add_service(TrustServer(certificates))
         .prepare()
         .into_axum_router()
         .merge(http::routes(shared.clone()))
-        .layer(axum::middleware::from_fn_with_state(shared.clone(), auth::require_token));
+        .layer(axum::middleware::from_fn_with_state(shared.clone(), auth::authenticate));
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
     let mut stopping = shared.stopping.subscribe();
     loop {
-        let stream = tokio::select! {
+        let (stream, from) = tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(accepted) => accepted,
                 Err(error) => {
                     // Out of file descriptors, most likely: others must end before more can come.
                     tracing::warn!(%error, "cannot accept a connection");
@@ -69,9 +80,10 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
             tracing::warn!(limit = MAX_CONNECTIONS, "too many connections; one was closed");
             continue;
         };
-        let router = router.clone();
+        let (router, tls) = (router.clone(), tls.clone());
+        let peer = Peer { is_local: from.ip().to_canonical().is_loopback(), certificate: None };
         connections.spawn(async move {
-            if let Err(error) = connection(stream, router).await {
+            if let Err(error) = accept(stream, tls, peer, router).await {
                 tracing::debug!(%error, "connection ended");
             }
             drop(place);
@@ -79,11 +91,20 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-async fn connection(
-    stream: TcpStream,
-    router: axum::Router,
-) -> Result<(), Box<dyn std::error::Error + Send + std::marker::Sync>> {
+async fn accept(stream: TcpStream, tls: Option<Arc<Tls>>, mut peer: Peer, router: axum::Router) -> Result<(), Error> {
     stream.set_nodelay(true)?;
+    let Some(tls) = tls else { return connection(stream, peer, router).await };
+    let handshake = timeout(HEAD_TIMEOUT, tls.acceptor().accept(stream)).await;
+    let stream = handshake.map_err(|_| "no TLS handshake came")??;
+    peer.certificate = tls::shown(stream.get_ref().1);
+    connection(stream, peer, router).await
+}
+
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    peer: Peer,
+    router: axum::Router,
+) -> Result<(), Error> {
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     server
@@ -96,6 +117,7 @@ async fn connection(
     let mark = admitted.clone();
     let service = TowerToHyperService::new(router.map_request(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(mark.clone());
+        request.extensions_mut().insert(peer.clone());
         request.map(axum::body::Body::new)
     }));
     let mut serving = pin!(server.serve_connection(TokioIo::new(stream), service));
@@ -110,11 +132,27 @@ async fn connection(
 struct Source(Arc<Shared>);
 
 impl WorldSource for Source {
-    fn connect(&self, node: Node) -> Result<Connection, tonic::Status> {
-        let proxy = maille_translate::proxy_from_node(&node).map_err(|error| {
+    fn connect(&self, node: Node, known: &Extensions) -> Result<Connection, tonic::Status> {
+        let mut proxy = maille_translate::proxy_from_node(&node).map_err(|error| {
             tracing::warn!(node = %node.id, %error, "a proxy was turned away");
             tonic::Status::invalid_argument(error.to_string())
         })?;
+        match known.get::<Caller>() {
+            Some(Caller::Owner) => {}
+            Some(Caller::Workload(id)) => {
+                if proxy.service_account.is_empty() {
+                    proxy.service_account = id.service_account().to_owned();
+                }
+                if proxy.namespace != id.namespace() || proxy.service_account != id.service_account() {
+                    tracing::warn!(node = %node.id, %id, "a proxy that says it is somebody else was turned away");
+                    return Err(tonic::Status::permission_denied(format!(
+                        "the node says it runs as {} in namespace {}, and it has proved to be {id}",
+                        proxy.service_account, proxy.namespace
+                    )));
+                }
+            }
+            None => return Err(tonic::Status::unauthenticated("nobody has said who is calling")),
+        }
         let (id, worlds) = self.register(node.id.into(), proxy)?;
         Ok(Connection { worlds, observer: Box::new(id) })
     }

@@ -19,7 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 
 use crate::token::TokenFile;
-use crate::{Control, Options, start};
+use crate::{Control, Options, ca, start};
 
 const RESOURCES: &str = "
 apiVersion: v1
@@ -53,7 +53,10 @@ impl Fixture {
         store.apply("test", loaded.objects.into_iter().map(Change::Put).collect());
         let token = TokenFile::create_in(&folder.path().join("private"), port).unwrap();
         let secret = token.secret().to_owned();
-        let control = start(Options { store: store.clone(), mesh: None, listener, token, problems: None }).unwrap();
+        let tls = Some(std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap());
+        let ca = ca::Options::default();
+        let options = Options { store: store.clone(), mesh: None, listener, tls, ca, token, problems: None };
+        let control = start(options).unwrap();
         Self { control, store, secret, folder }
     }
 

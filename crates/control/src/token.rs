@@ -84,6 +84,25 @@ pub fn find(port: u16) -> Result<String, TokenError> {
     Err(TokenError::NotFound { port, looked: folders.iter().map(|folder| path(folder, port)).collect() })
 }
 
+/// Where the control plane on this port listens with TLS, and the roots to check it by, in PEM; as it has left them on
+/// this machine.
+pub fn find_tls(port: u16) -> Result<(std::net::SocketAddr, String), TokenError> {
+    let folders = folders();
+    for folder in &folders {
+        let tls = path(folder, port).with_extension("tls");
+        let Some(text) = read_private(&tls, MAX_LENGTH)? else { continue };
+        let unreadable = || TokenError::Unsafe { path: tls.clone(), reason: "there is no address in it".into() };
+        let mut address: std::net::SocketAddr = text.trim().parse().map_err(|_| unreadable())?;
+        if address.ip().is_unspecified() {
+            address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+        }
+        let roots = path(folder, port).with_extension("ca.pem");
+        let text = fs::read_to_string(&roots).map_err(|source| TokenError::Io { path: roots, source })?;
+        return Ok((address, text));
+    }
+    Err(TokenError::NotFound { port, looked: folders.iter().map(|folder| path(folder, port)).collect() })
+}
+
 impl TokenFile {
     /// Leaves a token in the given folder, which is made if it is not there.
     pub fn create_in(folder: &Path, port: u16) -> Result<Self, TokenError> {
@@ -116,12 +135,18 @@ impl TokenFile {
         expected.len() == shown.len() && expected.iter().zip(shown).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
     }
 
+    /// Says where this control plane listens with TLS, for those who find the token.
+    pub(crate) fn leave_tls_address(&self, address: std::net::SocketAddr) -> io::Result<()> {
+        write_private(&self.path.with_extension("tls"), address.to_string().as_bytes())
+    }
+
     /// Where the control plane remembers the workloads that were there.
     pub(crate) fn leases_path(&self) -> PathBuf {
         self.path.with_extension("leases")
     }
 
     pub(crate) fn remove(&self) {
+        remove(&self.path.with_extension("tls"));
         remove(&self.path);
     }
 }

@@ -3,6 +3,7 @@
 pub mod ca;
 pub mod csr;
 pub mod pem;
+pub mod rotation;
 pub mod spiffe;
 pub mod token;
 pub mod verify;

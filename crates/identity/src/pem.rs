@@ -34,6 +34,26 @@ pub fn encode_key(key: &PrivateKeyDer<'_>) -> String {
     encode(label, key.secret_der())
 }
 
+/// Tells one set of certificates from another, in whatever order they are.
+pub fn fingerprint(certificates: &[CertificateDer<'_>]) -> String {
+    use aws_lc_rs::digest::{SHA256, digest};
+    let mut each: Vec<_> = certificates.iter().map(|certificate| digest(&SHA256, certificate)).collect();
+    each.sort_by(|one, other| one.as_ref().cmp(other.as_ref()));
+    each.dedup_by(|one, other| one.as_ref() == other.as_ref());
+    let all: Vec<u8> = each.iter().flat_map(|each| each.as_ref().iter().copied()).collect();
+    hex(digest(&SHA256, &all).as_ref())
+}
+
+/// The SHA-256 of one certificate, as people compare it.
+pub fn fingerprint_of(certificate: &CertificateDer<'_>) -> String {
+    hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, certificate).as_ref())
+}
+
+/// Bytes as people compare them.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 fn encode(label: &str, der: &[u8]) -> String {
     use base64::Engine;
     let text = base64::engine::general_purpose::STANDARD.encode(der);

@@ -3,6 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
+use rustls_pki_types::CertificateDer;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
 /// No SPIFFE id is longer.
 pub const MAX_ID: usize = 2048;
 
@@ -38,6 +42,9 @@ pub enum NotAnId {
     /// Not the path that Istio gives to workloads.
     #[error("the path is not /ns/NAMESPACE/sa/SERVICE_ACCOUNT")]
     Path,
+    /// A certificate that names nobody, or more than one.
+    #[error("the certificate names no workload, or more than one")]
+    Certificate,
     /// Characters that no name has.
     #[error("the {0} must be 1 to 253 letters, digits, dots, hyphens and underscores, and neither `.` nor `..`")]
     Name(&'static str),
@@ -71,6 +78,24 @@ impl SpiffeId {
     /// The service account.
     pub fn service_account(&self) -> &str {
         &self.service_account
+    }
+}
+
+/// Whose certificate this is: its one URI, which must be a workload's id. Says nothing of who has signed it.
+///
+/// # Errors
+/// When it names no workload, or more than one.
+pub fn of_certificate(certificate: &CertificateDer<'_>) -> Result<SpiffeId, NotAnId> {
+    let (_, certificate) = X509Certificate::from_der(certificate).map_err(|_| NotAnId::Certificate)?;
+    let names =
+        certificate.subject_alternative_name().map_err(|_| NotAnId::Certificate)?.ok_or(NotAnId::Certificate)?;
+    let mut uris = names.value.general_names.iter().filter_map(|name| match name {
+        GeneralName::URI(uri) => Some(*uri),
+        _ => None,
+    });
+    match (uris.next(), uris.next()) {
+        (Some(uri), None) => uri.parse(),
+        _ => Err(NotAnId::Certificate),
     }
 }
 

@@ -15,6 +15,7 @@ use maille_agent::envoy;
 use maille_api::mesh::MeshConfig;
 use maille_api::parse;
 use maille_control::{Control, token};
+use maille_identity::ca::{KeyKind, MAX_LEAF_TTL};
 use maille_store::Store;
 use maille_store::files::{self, Watch};
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,6 +28,9 @@ use crate::plane::{self, Plane};
 use crate::terminal;
 use gateways::{Gateways, Shared};
 use screen::View;
+
+/// Certificates that live shorter would be renewed more often than they are used.
+const MIN_LEAF_TTL: Duration = Duration::from_secs(10);
 
 /// Changes that come this close together are shown together.
 const QUIET: Duration = Duration::from_millis(300);
@@ -68,6 +72,26 @@ pub(crate) struct Args {
     #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     address: IpAddr,
 
+    /// Where workloads of other machines connect to, with TLS; by default a port of 127.0.0.1, 2 above --xds-port if it is free
+    #[arg(long, value_name = "IP:PORT")]
+    tls_address: Option<SocketAddr>,
+
+    /// A further name or address that the control plane is reached by; may be given several times
+    #[arg(long, value_name = "NAME")]
+    tls_name: Vec<String>,
+
+    /// How long workloads' certificates are good for: 90s, 30m, 24h
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = leaf_ttl)]
+    leaf_ttl: Duration,
+
+    /// The kind of key of a new root
+    #[arg(long, value_name = "KIND", default_value = "ecdsa-p256")]
+    ca_key: CaKey,
+
+    /// A folder in the layout of Istio's `cacerts`, to sign with instead of a root of our own; watched
+    #[arg(long, value_name = "DIR")]
+    cacerts: Option<PathBuf>,
+
     /// Worker threads of each gateway; by default one per core
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     concurrency: Option<u16>,
@@ -75,6 +99,19 @@ pub(crate) struct Args {
     /// A MeshConfig in YAML, instead of the ConfigMap `istio` in `istio-system`; read once
     #[arg(long, value_name = "FILE")]
     mesh_config: Option<PathBuf>,
+}
+
+/// The kind of a root's key.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+enum CaKey {
+    /// ECDSA on P-256
+    EcdsaP256,
+    /// RSA of 2048 bits
+    #[value(name = "rsa-2048")]
+    Rsa2048,
+    /// RSA of 4096 bits
+    #[value(name = "rsa-4096")]
+    Rsa4096,
 }
 
 pub(crate) fn run(args: Args) -> Outcome {
@@ -88,6 +125,8 @@ pub(crate) fn run(args: Args) -> Outcome {
     };
     let mesh = args.mesh_config.as_deref().map(mesh_config).transpose()?;
     let listener = listen(args.xds_port)?;
+    let tls = Some(args.listen_tls()?);
+    let ca = args.ca();
     let store = Arc::new(Store::new());
     let watch = Arc::new(Watch::start(args.file.clone(), store.clone()).map_err(Failure::usage)?);
     let token = token::create(args.xds_port).map_err(Failure::running)?;
@@ -100,7 +139,8 @@ pub(crate) fn run(args: Args) -> Outcome {
     let outcome = runtime.block_on(async {
         let watched = watch.clone();
         let problems: maille_control::Problems = Arc::new(move || watched.problems());
-        let options = maille_control::Options { store: store.clone(), mesh, listener, token, problems: Some(problems) };
+        let options =
+            maille_control::Options { store: store.clone(), mesh, listener, tls, ca, token, problems: Some(problems) };
         let control =
             maille_control::start(options).map_err(|error| Failure::running(format!("the control plane: {error}")))?;
         let gateways = plane.map(|plane| {
@@ -114,6 +154,36 @@ pub(crate) fn run(args: Args) -> Outcome {
         let _ = std::fs::remove_dir(folder);
     }
     outcome
+}
+
+impl Args {
+    fn ca(&self) -> maille_control::ca::Options {
+        maille_control::ca::Options {
+            leaf_ttl: self.leaf_ttl,
+            key: match self.ca_key {
+                CaKey::EcdsaP256 => KeyKind::EcdsaP256,
+                CaKey::Rsa2048 => KeyKind::Rsa2048,
+                CaKey::Rsa4096 => KeyKind::Rsa4096,
+            },
+            cacerts: self.cacerts.clone(),
+            names: self.tls_name.clone(),
+        }
+    }
+
+    fn listen_tls(&self) -> Result<TcpListener, Failure> {
+        let bind = |at: SocketAddr| {
+            TcpListener::bind(at).map_err(|error| Failure::usage(format!("--tls-address {at}: {error}")))
+        };
+        match self.tls_address {
+            Some(at) => bind(at),
+            None => {
+                // Workloads of this machine are told where it is.
+                let port = self.xds_port.checked_add(maille_control::DEFAULT_TLS_PORT - maille_control::DEFAULT_PORT);
+                let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+                TcpListener::bind(at(port.unwrap_or_default())).or_else(|_| bind(at(0)))
+            }
+        }
+    }
 }
 
 /// A mesh that runs.
@@ -245,6 +315,30 @@ fn listen(port: u16) -> Result<TcpListener, Failure> {
         }
         _ => Failure::running(format!("cannot listen on {at}: {error}")),
     })
+}
+
+/// A duration as people write it, that a certificate may have.
+fn leaf_ttl(text: &str) -> Result<Duration, String> {
+    let expected = || "expected a number and s, m, h or d: 90s, 30m, 24h".to_owned();
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(expected)?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86400,
+        _ => return Err(expected()),
+    };
+    let number: u64 = number.parse().map_err(|_| expected())?;
+    let life = number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(expected)?;
+    match life {
+        life if life < MIN_LEAF_TTL => {
+            Err(format!("no certificate is good for less than {} s", MIN_LEAF_TTL.as_secs()))
+        }
+        life if life > MAX_LEAF_TTL => {
+            Err(format!("no certificate is good for more than {} days", MAX_LEAF_TTL.as_secs() / 86400))
+        }
+        life => Ok(life),
+    }
 }
 
 fn mesh_config(path: &std::path::Path) -> Result<MeshConfig, Failure> {

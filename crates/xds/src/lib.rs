@@ -3,6 +3,7 @@
 //! [`types`] are Envoy's messages under short names; [`World`] is everything one proxy should have. [`server`] and
 //! [`client`] decide what to say next and do no I/O; [`service`] and [`client::connect`] put them on a gRPC stream.
 
+pub mod certificates;
 pub mod client;
 pub mod server;
 pub mod service;

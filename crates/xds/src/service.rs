@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Extensions, Request, Response, Status, Streaming};
 
 use crate::server::{DeltaSession, Received, SotwSession, TooManyNames, TypeStatus};
 use crate::types::core::Node;
@@ -30,8 +30,9 @@ const MAX_REQUEST: usize = 16 << 20;
 
 /// Says which worlds a client gets.
 pub trait WorldSource: Send + Sync + 'static {
-    /// A client opened a stream and said who it is; an error closes the stream.
-    fn connect(&self, node: Node) -> Result<Connection, Status>;
+    /// A client opened a stream and said who it is; an error closes the stream. `known` is what layers before this one have
+    /// found out about it.
+    fn connect(&self, node: Node, known: &Extensions) -> Result<Connection, Status>;
 }
 
 /// One client's worlds, and who wants to hear of what becomes of them.
@@ -94,7 +95,8 @@ impl<S: WorldSource> Ads<S> {
         let (responses, outgoing) = mpsc::channel(RESPONSES_IN_FLIGHT);
         let source = self.source.clone();
         tokio::spawn(async move {
-            if let Err(status) = run(session, &*source, request.into_inner(), &responses).await {
+            let (_, known, requests) = request.into_parts();
+            if let Err(status) = run(session, &*source, &known, requests, &responses).await {
                 // Nobody may be left to be told.
                 let _ = responses.send(Err(status)).await;
             }
@@ -107,6 +109,7 @@ impl<S: WorldSource> Ads<S> {
 async fn run<P: Protocol>(
     mut session: P,
     source: &impl WorldSource,
+    known: &Extensions,
     mut requests: Streaming<P::Request>,
     responses: &mpsc::Sender<Result<P::Response, Status>>,
 ) -> Result<(), Status> {
@@ -116,7 +119,7 @@ async fn run<P: Protocol>(
     let Some(mut first) = first else { return Ok(()) };
     let node = P::take_node(&mut first)
         .ok_or_else(|| Status::invalid_argument("the first request of a stream must say which node it is from"))?;
-    let Connection { mut worlds, mut observer } = source.connect(node)?;
+    let Connection { mut worlds, mut observer } = source.connect(node, known)?;
     if let Some(world) = worlds.borrow_and_update().clone() {
         session.on_world(world);
     }

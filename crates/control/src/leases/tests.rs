@@ -1,6 +1,7 @@
 //! Who gets a lease, what it puts in the store, and what is remembered.
 
 use super::*;
+use crate::auth::Caller;
 
 struct Fixture {
     store: Arc<Store>,
@@ -42,8 +43,8 @@ fn at(address: &str) -> Value {
 #[test]
 fn an_entry_is_there_for_as_long_as_its_lease() {
     let fixture = Fixture::new();
-    let lease = fixture.leases.take(&entry("a", at("127.1.1.1"))).unwrap();
-    let other = fixture.leases.take(&entry("b", at("127.1.1.2"))).unwrap();
+    let lease = fixture.leases.take(&Caller::Owner, &entry("a", at("127.1.1.1"))).unwrap();
+    let other = fixture.leases.take(&Caller::Owner, &entry("b", at("127.1.1.2"))).unwrap();
     assert_eq!(fixture.names(), ["a", "b"]);
     let greeting: Value = serde_json::from_slice(&lease.greeting).unwrap();
     assert_eq!(greeting, json!({"name": "a", "namespace": "shop", "address": "127.1.1.1"}));
@@ -62,14 +63,19 @@ fn addresses_are_assigned_when_asked_for() {
         greeting["address"].as_str().unwrap().parse::<Ipv4Addr>().unwrap()
     };
     let leases: Vec<Lease> = (0..100)
-        .map(|n| fixture.leases.take(&entry(&format!("w{n}"), json!({"labels": {"app": "reviews"}}))).unwrap())
+        .map(|n| {
+            fixture
+                .leases
+                .take(&Caller::Owner, &entry(&format!("w{n}"), json!({"labels": {"app": "reviews"}})))
+                .unwrap()
+        })
         .collect();
     let addresses: std::collections::BTreeSet<Ipv4Addr> = leases.iter().map(assigned).collect();
     assert_eq!(addresses.len(), leases.len());
     assert!(addresses.iter().all(|ip| ip.octets()[0] == 127 && ip.octets()[1] > 0), "{addresses:?}");
     let first = assigned(&leases[0]);
     drop(leases);
-    let again = fixture.leases.take(&entry("w0", json!({}))).unwrap();
+    let again = fixture.leases.take(&Caller::Owner, &entry("w0", json!({}))).unwrap();
     assert_eq!(assigned(&again), first, "a name keeps its address while it is free");
 }
 
@@ -78,7 +84,7 @@ fn what_cannot_be_registered_is_refused_by_name() {
     let fixture = Fixture::new();
     let written = read(std::str::from_utf8(&entry("written", at("10.0.0.1"))).unwrap()).unwrap();
     fixture.store.apply("files", vec![Change::Put(Arc::new(written))]);
-    let _held = fixture.leases.take(&entry("held", at("127.1.1.1"))).unwrap();
+    let _held = fixture.leases.take(&Caller::Owner, &entry("held", at("127.1.1.1"))).unwrap();
     let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s", "namespace": "shop"},
         "spec": {"ports": [{"port": 80, "name": "http"}]}});
     let cases = [
@@ -100,20 +106,20 @@ fn what_cannot_be_registered_is_refused_by_name() {
         (entry("written", at("127.1.1.2")), "shop/written is written in the configuration"),
     ];
     for (body, why) in cases {
-        let refused = fixture.leases.take(&body).err().expect("refused").to_string();
+        let refused = fixture.leases.take(&Caller::Owner, &body).err().expect("refused").to_string();
         assert!(refused.contains(why), "{refused}\nshould say {why}");
     }
     fixture.leases.close();
-    assert!(matches!(fixture.leases.take(&entry("late", at("127.1.1.3"))), Err(Refused::Stopping)));
+    assert!(matches!(fixture.leases.take(&Caller::Owner, &entry("late", at("127.1.1.3"))), Err(Refused::Stopping)));
 }
 
 #[tokio::test]
 async fn a_workload_started_again_waits_for_its_namesake_to_be_gone() {
     let fixture = Fixture::new();
-    let old = fixture.leases.take(&entry("a", at("127.1.1.1"))).unwrap();
-    let other = fixture.leases.take(&entry("b", at("127.1.1.2"))).unwrap();
+    let old = fixture.leases.take(&Caller::Owner, &entry("a", at("127.1.1.1"))).unwrap();
+    let other = fixture.leases.take(&Caller::Owner, &entry("b", at("127.1.1.2"))).unwrap();
     let body = entry("a", at("127.1.1.9"));
-    let new = fixture.leases.take_when_free(&body);
+    let new = fixture.leases.take_when_free(&Caller::Owner, &body);
     let (new, ()) = tokio::join!(new, async move {
         drop(other);
         tokio::task::yield_now().await;
@@ -126,8 +132,8 @@ async fn a_workload_started_again_waits_for_its_namesake_to_be_gone() {
 #[test]
 fn workloads_outlive_a_restart_and_go_if_they_do_not_come_back() {
     let fixture = Fixture::new();
-    let lost = fixture.leases.take(&entry("lost", at("127.1.1.1"))).unwrap();
-    let back = fixture.leases.take(&entry("back", at("127.1.1.2"))).unwrap();
+    let lost = fixture.leases.take(&Caller::Owner, &entry("lost", at("127.1.1.1"))).unwrap();
+    let back = fixture.leases.take(&Caller::Owner, &entry("back", at("127.1.1.2"))).unwrap();
     fixture.leases.close();
     drop((lost, back));
     assert!(fixture.leases.save_or_remove());
@@ -138,7 +144,7 @@ fn workloads_outlive_a_restart_and_go_if_they_do_not_come_back() {
     assert_eq!(fixture.leases.count(), 0);
     assert!(fixture.leases.workloads().iter().all(|workload| workload.awaited));
     let revision = fixture.store.list().0;
-    let _back = fixture.leases.take(&entry("back", at("127.1.1.2"))).unwrap();
+    let _back = fixture.leases.take(&Caller::Owner, &entry("back", at("127.1.1.2"))).unwrap();
     assert_eq!(fixture.store.list().0, revision, "coming back is not a change");
     fixture.leases.forget_absent();
     assert_eq!(fixture.names(), ["back"]);
@@ -147,7 +153,7 @@ fn workloads_outlive_a_restart_and_go_if_they_do_not_come_back() {
 #[test]
 fn what_is_remembered_has_to_be_recent_and_private() {
     let fixture = Fixture::new();
-    let lease = fixture.leases.take(&entry("a", at("127.1.1.1"))).unwrap();
+    let lease = fixture.leases.take(&Caller::Owner, &entry("a", at("127.1.1.1"))).unwrap();
     fixture.leases.close();
     drop(lease);
     fixture.leases.save_or_remove();

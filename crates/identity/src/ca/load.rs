@@ -124,7 +124,7 @@ impl Signer {
                 x509_parser::extensions::ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
                 _ => None,
             });
-            (not_after(&parsed), key_id)
+            (ends(&parsed), key_id)
         };
         let key_id = key_id.unwrap_or_else(|| {
             // As rcgen will write it into the leaves.
@@ -179,7 +179,17 @@ fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>,
     }
 }
 
-fn not_after(certificate: &X509Certificate<'_>) -> SystemTime {
+/// When a certificate ends; in 1970 when it is none.
+pub fn not_after(certificate: &CertificateDer<'_>) -> SystemTime {
+    parse(certificate).map_or(UNIX_EPOCH, |parsed| ends(&parsed))
+}
+
+/// Whose a certificate is, as people write it.
+pub fn subject(certificate: &CertificateDer<'_>) -> String {
+    parse(certificate).map(|parsed| parsed.subject().to_string()).unwrap_or_default()
+}
+
+fn ends(certificate: &X509Certificate<'_>) -> SystemTime {
     let seconds = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or_default();
     UNIX_EPOCH + Duration::from_secs(seconds)
 }

@@ -94,7 +94,7 @@ impl Server {
 }
 
 impl WorldSource for Source {
-    fn connect(&self, node: Node) -> Result<Connection, Status> {
+    fn connect(&self, node: Node, _: &tonic::Extensions) -> Result<Connection, Status> {
         let observer = Watcher { id: node.id, refusals: self.refusals.clone(), status: self.status.clone() };
         Ok(Connection { worlds: self.worlds.clone(), observer: Box::new(observer) })
     }
