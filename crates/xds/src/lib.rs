@@ -5,6 +5,7 @@
 
 pub mod certificates;
 pub mod client;
+pub mod json;
 pub mod server;
 pub mod service;
 pub mod types;
