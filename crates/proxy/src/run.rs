@@ -5,13 +5,14 @@ mod assembly;
 mod dns;
 mod files;
 mod follow;
+mod kept;
 mod sockets;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use maille_identity::Workload;
 use maille_xds::client::TokenSource;
@@ -22,8 +23,9 @@ use tokio::sync::{mpsc, watch};
 use maille_telemetry::metrics::Registry;
 
 use crate::config::Locality;
-use crate::worker::{self, Message, Shared, SharedLogs};
+use crate::worker::{self, Message, Overload, Shared, SharedLogs};
 
+pub use admin::Purpose;
 pub use assembly::Assembly;
 
 /// What a proxy needs to know.
@@ -39,17 +41,75 @@ pub struct Options {
     pub concurrency: usize,
     /// Whether each worker stays on a processor of its own.
     pub pin: bool,
-    /// How long requests at work get to finish at a drain.
+    /// How long requests at work get to finish at a drain, once nothing more is accepted.
     pub drain: Duration,
-    /// Where the admin endpoint listens: a loopback address.
-    pub admin: Option<SocketAddr>,
     /// The workload's own certificate and roots, as they are renewed: what is discovered as `default` and `ROOTCA`
     /// elsewhere.
     pub workload: Option<watch::Receiver<Option<Arc<Workload>>>>,
+    /// What is still accepted at a drain: others need time to hear that we are going.
+    pub lame_duck: LameDuck,
+    /// Where whoever runs the proxy asks it.
+    pub endpoints: Endpoints,
+    /// How many clients may be connected; never more than open files allow, which is what it is by default.
+    pub max_connections: Option<usize>,
+    /// Changes what is logged.
+    pub log_control: Option<LogControl>,
+}
+
+/// How long a proxy that is to end goes on accepting connections, telling each client not to come back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LameDuck {
+    /// At least so long.
+    pub least: Duration,
+    /// And until nobody is connected any more.
+    pub until_idle: bool,
+}
+
+/// Sets what is logged, when it is given that, and says what is logged now: `info`, `maille_proxy=debug`, separated by commas.
+pub type LogControl = Arc<dyn Fn(Option<&str>) -> Result<String, String> + Send + Sync>;
+
+/// The endpoints for whoever runs the proxy; `None` is not to have it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Endpoints {
+    /// Envoy's administration, on loopback only: it asks nobody who they are.
+    pub admin: Option<Bind>,
+    /// `/healthz/ready`.
+    pub ready: Option<Bind>,
+    /// `/stats/prometheus`.
+    pub metrics: Option<Bind>,
+}
+
+impl Endpoints {
+    /// Istio's ports, on one address.
+    pub fn at(ip: IpAddr, otherwise: Otherwise) -> Endpoints {
+        let bind = |port, otherwise| Some(Bind { address: SocketAddr::new(ip, port), otherwise });
+        let side = if otherwise == Otherwise::AnyPort { Otherwise::Without } else { otherwise };
+        Endpoints { admin: bind(15000, otherwise), ready: bind(15021, side), metrics: bind(15090, side) }
+    }
+}
+
+/// Where to listen.
+#[derive(Clone, Copy, Debug)]
+pub struct Bind {
+    /// There.
+    pub address: SocketAddr,
+    /// What to do when that is taken.
+    pub otherwise: Otherwise,
+}
+
+/// What to do when an address is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Otherwise {
+    /// Do not start.
+    Fail,
+    /// Listen on any port.
+    AnyPort,
+    /// Do without.
+    Without,
 }
 
 impl Options {
-    /// With our defaults: one worker per processor, not pinned; 5 s to drain; no admin endpoint.
+    /// With our defaults: one worker per processor, not pinned; 5 s to drain; no endpoints of our own.
     pub fn new(node: Node, xds: impl Into<String>) -> Options {
         Options {
             node,
@@ -58,8 +118,11 @@ impl Options {
             concurrency: 0,
             pin: false,
             drain: Duration::from_secs(5),
-            admin: None,
             workload: None,
+            lame_duck: LameDuck::default(),
+            endpoints: Endpoints::default(),
+            max_connections: None,
+            log_control: None,
         }
     }
 }
@@ -79,13 +142,22 @@ pub struct Status {
     pub refused: Vec<String>,
     /// Whether [`Handle::drain_inbound`] was asked for, and the last connection that came in is gone.
     pub inbound_drained: bool,
+    /// The endpoints for whoever runs the proxy, where they are.
+    pub endpoints: Vec<(Purpose, SocketAddr)>,
+}
+
+impl Status {
+    /// Where one of the endpoints is.
+    pub fn endpoint(&self, purpose: Purpose) -> Option<SocketAddr> {
+        self.endpoints.iter().find(|(p, _)| *p == purpose).map(|(_, address)| *address)
+    }
 }
 
 /// A running proxy.
 pub struct Handle {
     status: watch::Receiver<Status>,
     drain: watch::Sender<Option<Drain>>,
-    limit: Duration,
+    ending: Ending,
     main: Option<JoinHandle<()>>,
 }
 
@@ -110,13 +182,21 @@ enum Source {
 }
 
 fn start(options: Options, source: Source) -> io::Result<Handle> {
-    if let Err(error) = maille_net::raise_open_files() {
+    let descriptors = maille_net::raise_open_files().unwrap_or_else(|error| {
         tracing::warn!("the limit on open files stays as it is: {error}");
-    }
-    let limit = options.drain;
+        1024
+    });
+    let ending = Ending { lame_duck: options.lame_duck, limit: options.drain };
+    let endpoints = admin::Sockets::open(&options.endpoints)?;
     let hostname: Arc<str> = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().into();
     let registry = Registry::default();
-    let shared = Shared { hostname, registry: registry.clone(), logs: SharedLogs::default() };
+    let shared = Shared {
+        hostname,
+        registry: registry.clone(),
+        logs: SharedLogs::default(),
+        overload: Arc::new(Overload::new(options.max_connections, descriptors)),
+    };
+    let (logs, overload) = (shared.logs.clone(), shared.overload.clone());
     let mut crew = Crew { mailboxes: Vec::new(), threads: Vec::new() };
     let cpus = maille_net::cpus();
     let count = if options.concurrency == 0 { cpus.len() } else { options.concurrency };
@@ -133,36 +213,50 @@ fn start(options: Options, source: Source) -> io::Result<Handle> {
         }
         Source::Fixed(resources) => (None, resources),
     };
-    let admin = match options.admin {
-        Some(address) => {
-            let socket = maille_net::listen(address, maille_net::ListenOptions::default())?;
-            let _inside = runtime.enter();
-            Some(tokio::net::TcpListener::from_std(socket)?)
-        }
-        None => None,
+    let (questions_in, questions) = mpsc::channel(1);
+    let status_now = Status {
+        endpoints: [Purpose::Admin, Purpose::Ready, Purpose::Metrics]
+            .into_iter()
+            .filter_map(|purpose| Some((purpose, endpoints.address(purpose)?)))
+            .collect(),
+        ..Status::default()
     };
-    let (status_in, status) = watch::channel(Status::default());
-    let (drain, drain_out) = watch::channel(None);
-    let admin_drain = drain.clone();
+    {
+        let _inside = runtime.enter();
+        endpoints.serve(&questions_in)?;
+    }
     let locality = options.node.locality.as_ref().filter(|place| !place.region.is_empty() || !place.zone.is_empty());
     let locality = locality.map(|place| Locality {
         region: place.region.as_str().into(),
         zone: place.zone.as_str().into(),
         sub_zone: place.sub_zone.as_str().into(),
     });
+    let process = admin::Process {
+        stats: admin::Inclusion::of(&options.node),
+        node: options.node,
+        started: Instant::now(),
+        concurrency: crew.len(),
+        drain: options.drain,
+        registry,
+        logs,
+        overload,
+        log_control: options.log_control,
+    };
+    let (status_in, status) = watch::channel(status_now);
+    let (drain, drain_out) = watch::channel(None);
     let outside = follow::Outside {
         status: status_in,
         drain: drain_out,
-        admin,
-        admin_drain,
-        registry,
+        questions,
+        process,
+        ending,
         locality,
         workload: options.workload,
     };
     let main = std::thread::Builder::new().name("proxy-main".into()).spawn(move || {
         runtime.block_on(follow::follow(client, fixed, crew, outside));
     })?;
-    Ok(Handle { status, drain, limit, main: Some(main) })
+    Ok(Handle { status, drain, ending, main: Some(main) })
 }
 
 impl Handle {
@@ -177,12 +271,12 @@ impl Handle {
         let _ = self.drain.send(Some(Drain::Inbound));
         let mut status = self.status.clone();
         let drained = status.wait_for(|status| status.inbound_drained);
-        let _ = tokio::time::timeout(self.limit, drained).await;
+        let _ = tokio::time::timeout(self.ending.limit, drained).await;
     }
 
-    /// Stops accepting, tells clients to go, lets requests at work finish, ends. Returns when it has ended.
+    /// Tells clients to go, stops accepting ([`Options::lame_duck`]), lets requests at work finish, ends. Returns when it has ended.
     pub async fn drain(mut self) {
-        let _ = self.drain.send(Some(Drain::All(self.limit)));
+        let _ = self.drain.send(Some(Drain::All(self.ending)));
         let main = self.main.take();
         let _ = tokio::task::spawn_blocking(move || main.map(JoinHandle::join)).await;
     }
@@ -197,7 +291,7 @@ impl Handle {
 impl Drop for Handle {
     /// Ends the proxy at once.
     fn drop(&mut self) {
-        let _ = self.drain.send(Some(Drain::All(Duration::ZERO)));
+        let _ = self.drain.send(Some(Drain::All(Ending::default())));
     }
 }
 
@@ -205,7 +299,15 @@ impl Drop for Handle {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Drain {
     Inbound,
-    All(Duration),
+    All(Ending),
+}
+
+/// How a proxy ends. The default is at once.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Ending {
+    pub(crate) lame_duck: LameDuck,
+    /// How long requests at work may take after that.
+    pub(crate) limit: Duration,
 }
 
 /// The workers.
@@ -240,6 +342,13 @@ impl Crew {
     pub(crate) fn tell(&self, worker: usize, message: Message) {
         // A worker that is gone has said why when it went.
         let _ = self.mailboxes[worker].send(message);
+    }
+
+    /// Tells all workers.
+    pub(crate) fn tell_all(&self, message: impl Fn() -> Message) {
+        for mailbox in &self.mailboxes {
+            let _ = mailbox.send(message());
+        }
     }
 
     /// Drains what comes in; each worker says when it has.

@@ -17,6 +17,7 @@ mod io;
 mod listening;
 mod logs;
 mod mirror;
+mod overload;
 mod record;
 mod registry;
 mod reply;
@@ -35,7 +36,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ahash::AHashMap;
-use maille_telemetry::metrics::{HttpMetrics, Registry as MetricRegistry};
+use maille_telemetry::metrics::{HttpMetrics, ListenerMetrics, Registry as MetricRegistry};
 use tokio::sync::mpsc;
 
 use crate::config::Direction;
@@ -48,6 +49,7 @@ pub(crate) use io::Stream;
 use listening::Listening;
 pub(crate) use logs::SharedLogs;
 use logs::WorkerLogs;
+pub(crate) use overload::Overload;
 use registry::Registry;
 use scratch::Scratches;
 
@@ -59,6 +61,10 @@ pub(crate) enum Message {
     Listen(SocketAddr, std::net::TcpListener),
     /// Stop accepting on an address.
     Unlisten(SocketAddr),
+    /// Tell these clients to go with their next response, and no others.
+    Dismiss(Draining),
+    /// Accept nothing more; who is connected stays.
+    StopAccepting,
     /// Stop accepting for inbound listeners, and tell their clients to go; the rest goes on.
     DrainInbound(mpsc::UnboundedSender<()>),
     /// Stop accepting altogether; tell clients to go; end when they have, or when this time is over.
@@ -93,6 +99,7 @@ pub(crate) struct Shared {
     pub(crate) hostname: Arc<str>,
     pub(crate) registry: MetricRegistry,
     pub(crate) logs: SharedLogs,
+    pub(crate) overload: Arc<Overload>,
 }
 
 /// What all tasks of a worker share.
@@ -106,8 +113,10 @@ pub(crate) struct Worker {
     draining: Cell<Draining>,
     pub(crate) hostname: Arc<str>,
     pub(crate) logs: WorkerLogs,
+    pub(crate) overload: Arc<Overload>,
     registry: MetricRegistry,
     http_metrics: RefCell<AHashMap<Arc<str>, Rc<HttpMetrics>>>,
+    listener_metrics: RefCell<AHashMap<SocketAddr, Rc<ListenerMetrics>>>,
 }
 
 /// Runs a worker on the current thread until it has drained or the main thread is gone.
@@ -124,8 +133,10 @@ pub(crate) fn run(mut mailbox: mpsc::UnboundedReceiver<Message>, shared: Shared)
             draining: Cell::new(Draining::No),
             hostname: shared.hostname,
             logs: WorkerLogs::new(shared.logs),
+            overload: shared.overload,
             registry: shared.registry,
             http_metrics: RefCell::default(),
+            listener_metrics: RefCell::default(),
         });
         tokio::task::spawn_local(tick(worker.clone()));
         let mut listening = Listening::default();
@@ -134,6 +145,8 @@ pub(crate) fn run(mut mailbox: mpsc::UnboundedReceiver<Message>, shared: Shared)
                 Message::Snapshot(snapshot) => worker.install(snapshot),
                 Message::Listen(address, socket) => listening.start(&worker, address, socket),
                 Message::Unlisten(address) => listening.stop(&worker, address),
+                Message::Dismiss(who) => worker.draining.set(who),
+                Message::StopAccepting => listening.stop_all(&worker),
                 Message::DrainInbound(done) => {
                     worker.draining.set(Draining::Inbound);
                     let snapshot = worker.snapshot();
@@ -181,6 +194,14 @@ impl Worker {
         let mut all = self.http_metrics.borrow_mut();
         let make = || Rc::new(HttpMetrics::new(&self.registry, prefix));
         all.entry(prefix.clone()).or_insert_with(make).clone()
+    }
+
+    /// This worker's metrics of the listener at an address.
+    pub(crate) fn listener_metrics(&self, address: SocketAddr) -> Rc<ListenerMetrics> {
+        let mut all = self.listener_metrics.borrow_mut();
+        // As Envoy writes addresses in the names of statistics.
+        let make = || Rc::new(ListenerMetrics::new(&self.registry, &address.to_string().replace(':', "_")));
+        all.entry(address).or_insert_with(make).clone()
     }
 
     /// Whether clients of a listener are being told to go.

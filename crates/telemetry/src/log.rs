@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex};
@@ -83,7 +83,7 @@ impl Logs {
         let output = match target {
             Target::Stdout => Output::Stdout(io::stdout()),
             Target::Stderr => Output::Stderr(io::stderr()),
-            Target::File(path) => Output::File(File::options().create(true).append(true).open(path)?),
+            Target::File(path) => Output::File(open(path)?),
         };
         let sink = Arc::new(Sink {
             queue: self.queue.clone(),
@@ -93,6 +93,22 @@ impl Logs {
         });
         sinks.insert(target.clone(), sink.clone());
         Ok(sink)
+    }
+
+    /// Opens all files anew: whoever rotates them has given the old ones other names. One that cannot be opened goes on as it is.
+    pub fn reopen(&self) -> io::Result<()> {
+        let sinks = self.sinks.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut result = Ok(());
+        for (target, sink) in sinks.iter() {
+            let Target::File(path) = target else { continue };
+            match open(path) {
+                Ok(file) => {
+                    *sink.output.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Output::File(file);
+                }
+                Err(error) => result = Err(error),
+            }
+        }
+        result
     }
 
     /// Bytes that were dropped because they could not be written in time.
@@ -157,6 +173,10 @@ impl Drop for Writer {
     fn drop(&mut self) {
         self.flush();
     }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    File::options().create(true).append(true).open(path)
 }
 
 fn write_all(messages: &Receiver<Message>) {

@@ -7,6 +7,8 @@ mod known;
 mod schema;
 mod wire;
 
+use std::time::SystemTime;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Number, Value};
@@ -15,6 +17,12 @@ use schema::{Field, Kind, Scalar};
 use wire::Raw;
 
 pub use schema::Schema;
+
+/// A time in RFC 3339's form, as JSON has it.
+pub fn timestamp(at: SystemTime) -> String {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    known::timestamp(i64::try_from(since.as_secs()).unwrap_or(i64::MAX), since.subsec_millis() as i32 * 1_000_000)
+}
 
 /// Nobody nests deeper; bytes that say so are not a message.
 const DEEPEST: usize = 64;

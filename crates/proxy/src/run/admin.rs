@@ -25,6 +25,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use super::{Bind, Endpoints, Otherwise};
 pub(super) use answer::{Command, Process, View, answer};
 use query::Query;
+pub(super) use statistics::Inclusion;
 
 /// Whoever asks has this long to do so, and to take the answer.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -34,9 +35,12 @@ const AT_ONCE: usize = 32;
 
 /// What an endpoint is for, which is what it answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Purpose {
+pub enum Purpose {
+    /// Everything.
     Admin,
+    /// Whether the proxy takes traffic.
     Ready,
+    /// Metrics.
     Metrics,
 }
 
@@ -103,7 +107,8 @@ impl Sockets {
 
 fn open(purpose: Purpose, bind: Bind) -> io::Result<Option<StdListener>> {
     if purpose == Purpose::Admin && !bind.address.ip().is_loopback() {
-        let what = format!("{}: the admin endpoint asks nobody who they are, so it listens on loopback only", bind.address);
+        let what =
+            format!("{}: the admin endpoint asks nobody who they are, so it listens on loopback only", bind.address);
         return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
     }
     let options = maille_net::ListenOptions::default();
@@ -117,7 +122,9 @@ fn open(purpose: Purpose, bind: Bind) -> io::Result<Option<StdListener>> {
             tracing::info!(?purpose, "{} is taken ({error}): going without", bind.address);
             Ok(None)
         }
-        Otherwise::Fail => Err(io::Error::new(error.kind(), format!("{purpose:?} endpoint: {}: {error}", bind.address))),
+        Otherwise::Fail => {
+            Err(io::Error::new(error.kind(), format!("{purpose:?} endpoint: {}: {error}", bind.address)))
+        }
     }
 }
 
@@ -208,6 +215,3 @@ fn is_local(authority: &[u8]) -> bool {
     let bare = name.trim_start_matches('[').trim_end_matches(']');
     name.is_empty() || name.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok()
 }
-
-#[cfg(test)]
-mod tests;

@@ -267,6 +267,19 @@ impl Assembly {
                 .all(|state| state.serving.as_ref().is_some_and(|l| Arc::ptr_eq(l, &state.newest)))
     }
 
+    /// Clusters and listeners that wait for something, by name.
+    pub(crate) fn cold(&self) -> (Vec<String>, Vec<String>) {
+        let clusters = self.clusters.iter().filter(|(_, state)| state.entry.is_none());
+        let listeners = self.listeners.keys().filter(|name| self.is_warming(name));
+        (clusters.map(|(name, _)| name.to_string()).collect(), listeners.map(|name| name.to_string()).collect())
+    }
+
+    /// Whether the newest version of a listener waits for something.
+    pub(crate) fn is_warming(&self, listener: &str) -> bool {
+        let Some(state) = self.listeners.get(listener) else { return false };
+        !state.serving.as_ref().is_some_and(|serving| Arc::ptr_eq(serving, &state.newest))
+    }
+
     /// What is refused and still is.
     pub fn refused(&self) -> impl Iterator<Item = String> {
         let refused = self.refused.iter().map(|((type_url, _), reason)| format!("{} {reason}", type_url.noun()));

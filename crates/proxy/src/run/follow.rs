@@ -5,22 +5,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use maille_identity::Workload;
-use maille_telemetry::metrics::Registry;
 use maille_xds::client::{Client, Connection, Update};
 use maille_xds::{Resource, TypeUrl};
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
-use super::admin::{self, Admin};
+use super::admin::{self, Command, Process, Question, View};
 use super::assembly::{Applied, Assembly};
 use super::dns::{Answer, Dns};
 use super::files::Files;
+use super::kept::Kept;
 use super::sockets::Sockets;
-use super::{Crew, Drain, Status};
+use super::{Crew, Drain, Ending, Status};
 use crate::config::{Listener, Locality};
 use crate::snapshot::Snapshot;
 use crate::upstream::outlier::Verdict;
-use crate::worker::Message;
+use crate::worker::{Draining, Message};
 
 /// How often to see whether an address that somebody else had is free.
 const FREE_YET: Duration = Duration::from_secs(1);
@@ -35,9 +34,9 @@ pub(super) type WorkloadSource = watch::Receiver<Option<Arc<Workload>>>;
 pub(super) struct Outside {
     pub(super) status: watch::Sender<Status>,
     pub(super) drain: watch::Receiver<Option<Drain>>,
-    pub(super) admin: Option<TcpListener>,
-    pub(super) admin_drain: watch::Sender<Option<Drain>>,
-    pub(super) registry: Registry,
+    pub(super) questions: mpsc::Receiver<Question>,
+    pub(super) process: Process,
+    pub(super) ending: Ending,
     /// Where this proxy is, if it was told.
     pub(super) locality: Option<Locality>,
     pub(super) workload: Option<WorkloadSource>,
@@ -50,7 +49,7 @@ pub(super) async fn follow(
     crew: Crew,
     outside: Outside,
 ) {
-    let Outside { status, mut drain, admin, admin_drain, registry, locality, mut workload } = outside;
+    let Outside { status, mut drain, mut questions, process, ending, locality, mut workload } = outside;
     if let Some(client) = &client {
         client.subscribe_all(TypeUrl::Cluster);
         client.subscribe_all(TypeUrl::Listener);
@@ -69,15 +68,14 @@ pub(super) async fn follow(
         subscribed: Default::default(),
         files: Files::default(),
         seen: [false; 2],
-        registry,
+        process,
+        kept: Kept::default(),
+        failing: false,
+        leaving: None,
     };
     if let Some(workload) = &mut workload {
         let own = workload.borrow_and_update().clone();
         main.workload(own.as_deref());
-    }
-    let (admin_in, mut questions) = mpsc::channel(1);
-    if let Some(socket) = admin {
-        tokio::spawn(admin::serve(socket, admin_in, admin_drain));
     }
     for (type_url, resources) in fixed {
         for (_, reason) in main.apply(type_url, &resources, &[]).refused {
@@ -92,21 +90,21 @@ pub(super) async fn follow(
     free_yet.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut files_again = tokio::time::interval(FILES_AGAIN);
     files_again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let limit = loop {
+    loop {
         let check = main.assembly.next_check(Instant::now());
         tokio::select! {
             changed = drain.changed() => {
-                let limit = *drain.borrow_and_update();
-                match (changed, limit) {
-                    (_, Some(Drain::All(limit))) => break limit,
+                let wanted = *drain.borrow_and_update();
+                match (changed, wanted) {
+                    (_, Some(Drain::All(ending))) => main.leave(ending),
                     (Ok(()), Some(Drain::Inbound)) => main.crew.drain_inbound(&drained_in),
                     (Ok(()), None) => {}
-                    (Err(_), _) => break Duration::ZERO,
+                    (Err(_), _) => main.leave(Ending::default()),
                 }
             }
             update = next(&mut client) => match (update, &client) {
                 (Some(update), Some(client)) => main.update(client, update),
-                _ => break Duration::ZERO,
+                _ => break,
             },
             Some(()) = drained.recv() => {
                 undrained = undrained.saturating_sub(1);
@@ -116,14 +114,21 @@ pub(super) async fn follow(
             }
             Some(answer) = answers.recv() => main.resolved(answer),
             Some(now) = changed(&mut connection) => main.connection(now),
-            Some(question) = questions.recv() => main.answer(question),
+            Some(question) = questions.recv() => match main.answer(question) {
+                Some(Command::Quit) => main.leave(ending),
+                Some(Command::DrainListeners { inbound_only: true, graceful: false }) => main.crew.drain_inbound(&drained_in),
+                Some(command) => main.obey(command),
+                None => {}
+            },
+            () = until(main.leaving.map(|leaving| leaving.next)) => if main.has_left() { break },
             () = alarm.notified() => main.check(),
             () = until(check) => main.check(),
             _ = free_yet.tick(), if !main.homeless.is_empty() => main.house(client.as_ref()),
             _ = files_again.tick(), if !main.files.is_empty() => main.publish(),
             Some(own) = renewed(&mut workload) => main.workload(own.as_deref()),
         }
-    };
+    }
+    let limit = main.leaving.map(|leaving| leaving.ending.limit).unwrap_or_default();
     main.crew.drain(limit).await;
 }
 
@@ -176,8 +181,24 @@ struct Main {
     files: Files,
     /// Whether clusters and listeners have come at all.
     seen: [bool; 2],
-    registry: Registry,
+    process: Process,
+    /// What was sent, for whoever asks.
+    kept: Kept,
+    /// Whether the operator wants us to be taken for unwell.
+    failing: bool,
+    leaving: Option<Leaving>,
 }
+
+/// A proxy that is to end, and still accepts.
+#[derive(Clone, Copy)]
+struct Leaving {
+    ending: Ending,
+    /// When to see whether it may stop accepting.
+    next: Instant,
+}
+
+/// How often to see whether the last client is gone.
+const GONE_YET: Duration = Duration::from_millis(100);
 
 impl Main {
     fn apply(&mut self, type_url: TypeUrl, added: &[Resource], removed: &[Arc<str>]) -> Applied {
@@ -198,6 +219,7 @@ impl Main {
                 error.to_string()
             })
         });
+        self.kept.update(type_url, added, removed, &applied.refused);
         self.dns.follow(self.assembly.to_resolve());
         applied
     }
@@ -321,8 +343,58 @@ impl Main {
         });
     }
 
-    fn answer(&self, question: Admin) {
+    /// Answers; says what is to be done.
+    fn answer(&self, question: Question) -> Option<Command> {
         let status = self.status.borrow().clone();
-        let _ = question.answer.send(admin::answer(&question.path, &status, &self.served, &self.registry));
+        let view = View {
+            process: &self.process,
+            status: &status,
+            assembly: &self.assembly,
+            kept: &self.kept,
+            served: &self.served,
+            failing: self.failing,
+            draining: self.leaving.is_some(),
+        };
+        let (answer, command) = admin::answer(&question, &view);
+        let _ = question.answer.send(answer);
+        command
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::FailHealthChecks(failing) => {
+                self.failing = failing;
+                self.dismiss(if failing { Draining::All } else { Draining::No });
+            }
+            Command::DrainListeners { inbound_only: true, .. } => self.dismiss(Draining::Inbound),
+            Command::DrainListeners { graceful: true, .. } => self.dismiss(Draining::All),
+            Command::DrainListeners { .. } => self.crew.tell_all(|| Message::StopAccepting),
+            Command::Quit => {}
+        }
+    }
+
+    /// Has clients told to go with their next response.
+    fn dismiss(&self, who: Draining) {
+        self.crew.tell_all(|| Message::Dismiss(who));
+    }
+
+    /// Begins to end: first clients are told to go, while others still may come.
+    fn leave(&mut self, ending: Ending) {
+        // Whoever says so again is in a hurry.
+        let least = if self.leaving.is_some() { Duration::ZERO } else { ending.lame_duck.least };
+        self.leaving = Some(Leaving { ending, next: Instant::now() + least });
+        if !least.is_zero() || ending.lame_duck.until_idle {
+            self.dismiss(Draining::All);
+        }
+    }
+
+    /// Whether nothing more is to be accepted; else looks again later.
+    fn has_left(&mut self) -> bool {
+        let Some(leaving) = &mut self.leaving else { return false };
+        if leaving.ending.lame_duck.until_idle && self.process.overload.connections() > 0 {
+            leaving.next = Instant::now() + GONE_YET;
+            return false;
+        }
+        true
     }
 }

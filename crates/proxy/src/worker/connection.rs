@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::inspect::{self, Facts, Rejected};
 use super::io::{Input, Stream};
+use super::listening::Admission;
 use super::registry::Registered;
 use super::{Worker, http, tcp};
 use crate::config::{DownstreamTls, DownstreamTransport, FilterChain, Listener, ListenerFilterKind, Network};
@@ -39,6 +40,8 @@ pub(crate) struct ConnectionInfo {
     pub(crate) tls: Option<Rc<TlsInfo>>,
     pub(crate) chain: Arc<FilterChain>,
     pub(crate) listener: Arc<Listener>,
+    /// Counts it at its listener and in the process.
+    pub(crate) admission: Admission,
 }
 
 /// How long a handshake may take when the configuration sets no limit: a client that sends a byte a minute would keep a
@@ -46,7 +49,13 @@ pub(crate) struct ConnectionInfo {
 const HANDSHAKE: Duration = Duration::from_secs(15);
 
 /// Serves a connection on a task of its own.
-pub(crate) fn start(worker: &Rc<Worker>, stream: TcpStream, remote: SocketAddr, address: SocketAddr) {
+pub(crate) fn start(
+    worker: &Rc<Worker>,
+    stream: TcpStream,
+    remote: SocketAddr,
+    address: SocketAddr,
+    admission: Admission,
+) {
     let snapshot = worker.snapshot();
     let Some(listener) = snapshot.bound.get(&address) else { return };
     let Ok(own) = stream.local_addr() else { return };
@@ -71,7 +80,8 @@ pub(crate) fn start(worker: &Rc<Worker>, stream: TcpStream, remote: SocketAddr, 
         transport_protocol: "raw_buffer",
         application_protocols: Vec::new(),
     };
-    let arrival = Arrival { stream: Stream::Plain(stream), input: Input::default(), own, direct: remote, facts };
+    let arrival =
+        Arrival { stream: Stream::Plain(stream), input: Input::default(), own, direct: remote, facts, admission };
     if inspect::reads(listener, local.port()) {
         tokio::task::spawn_local(look(worker.clone(), listener.clone(), arrival));
     } else {
@@ -88,6 +98,7 @@ struct Arrival {
     /// The other end of the socket.
     direct: SocketAddr,
     facts: Facts,
+    admission: Admission,
 }
 
 /// Lets the listener filters look at a connection, and serves it.
@@ -104,7 +115,11 @@ async fn look(worker: Rc<Worker>, listener: Arc<Listener>, mut arrival: Arrival)
         Some(Ok(())) => {}
         // A server that speaks first has a client that waits for it.
         None if listener.continue_on_filters_timeout => {}
-        Some(Err(Rejected::Gone)) | None => return input.release(&worker.blocks),
+        None => {
+            arrival.admission.metrics.downstream_pre_cx_timeout().inc();
+            return arrival.input.release(&worker.blocks);
+        }
+        Some(Err(Rejected::Gone)) => return arrival.input.release(&worker.blocks),
         Some(Err(Rejected::Malformed(what))) => {
             tracing::debug!(listener = %listener.name, remote = %arrival.direct, "refused: {what}");
             return arrival.input.release(&worker.blocks);
@@ -117,7 +132,7 @@ impl Arrival {
     /// Serves the connection by the filter chain that is for it.
     fn serve(self, worker: &Rc<Worker>, listener: &Arc<Listener>, registered: Option<Registered>) {
         thread_local!(static NEXT_ID: Cell<u64> = const { Cell::new(0) });
-        let Arrival { stream, mut input, own, direct, facts } = self;
+        let Arrival { stream, mut input, own, direct, facts, admission } = self;
         let offered: Vec<&str> = facts.application_protocols.iter().map(|name| &**name).collect();
         let connection = Connection {
             destination: facts.local,
@@ -129,6 +144,7 @@ impl Arrival {
         };
         let Some(chain) = listener.chains.find(&connection).or(listener.default_chain.as_ref()) else {
             tracing::debug!(listener = %listener.name, remote = %direct, "no filter chain matches");
+            admission.metrics.no_filter_chain_match().inc();
             return input.release(&worker.blocks);
         };
         let id = NEXT_ID.get() + 1;
@@ -145,6 +161,7 @@ impl Arrival {
             tls: None,
             chain: chain.clone(),
             listener: listener.clone(),
+            admission,
         };
         match (&chain.transport, stream) {
             (DownstreamTransport::Plaintext, stream) => carry(worker, stream, input, info, registered),
@@ -191,15 +208,25 @@ async fn secure(
         Ok(Err(error)) => {
             let reason = tls::reason(&error);
             tracing::debug!(listener = %info.listener.name, remote = %info.direct, %reason, "no TLS with a client");
+            info.admission.metrics.ssl_connection_error().inc();
             return;
         }
         Err(_) => {
             tracing::debug!(listener = %info.listener.name, remote = %info.direct, "a TLS handshake took too long");
+            info.admission.metrics.downstream_cx_transport_socket_connect_timeout().inc();
             return;
         }
     };
     if info.server_name.is_empty() {
         info.server_name = known.sni.clone();
+    }
+    let metrics = &info.admission.metrics;
+    metrics.ssl_handshake().inc();
+    if known.session_resumed {
+        metrics.ssl_session_reused().inc();
+    }
+    if known.peer.is_none() {
+        metrics.ssl_no_certificate().inc();
     }
     info.tls = Some(Rc::new(known));
     carry(&worker, Stream::Tls(Box::new(stream)), input, info, Some(registered));

@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ahash::AHashMap;
-use tokio::net::TcpListener;
+use maille_telemetry::metrics::ListenerMetrics;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
+use super::overload::Admitted;
 use super::{Worker, connection};
 
 /// The sockets that a worker accepts on.
@@ -33,7 +35,7 @@ impl Listening {
         let Some((task, socket)) = self.tasks.remove(&address) else { return };
         task.abort();
         while let Some(Ok((stream, peer))) = accept_now(&socket) {
-            connection::start(worker, stream, peer, address);
+            admit(worker, stream, peer, address);
         }
     }
 
@@ -49,7 +51,7 @@ impl Listening {
     }
 }
 
-fn accept_now(socket: &TcpListener) -> Option<std::io::Result<(tokio::net::TcpStream, SocketAddr)>> {
+fn accept_now(socket: &TcpListener) -> Option<std::io::Result<(TcpStream, SocketAddr)>> {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     match socket.poll_accept(&mut context) {
         std::task::Poll::Ready(accepted) => Some(accepted),
@@ -57,10 +59,44 @@ fn accept_now(socket: &TcpListener) -> Option<std::io::Result<(tokio::net::TcpSt
     }
 }
 
+/// Lets a connection in, if there may be one more.
+fn admit(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, address: SocketAddr) {
+    let metrics = worker.listener_metrics(address);
+    match worker.overload.admit() {
+        Some(place) => {
+            metrics.downstream_cx_total().inc();
+            connection::start(worker, stream, peer, address, Admission::new(place, metrics));
+        }
+        None => metrics.downstream_global_cx_overflow().inc(),
+    }
+}
+
+/// A connection that was let in: counted until it is gone.
+pub(crate) struct Admission {
+    _place: Admitted,
+    pub(crate) metrics: Rc<ListenerMetrics>,
+    since: Instant,
+}
+
+impl Admission {
+    fn new(place: Admitted, metrics: Rc<ListenerMetrics>) -> Admission {
+        metrics.downstream_cx_active().inc();
+        Admission { _place: place, metrics, since: Instant::now() }
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.metrics.downstream_cx_active().dec();
+        self.metrics.downstream_cx_destroy().inc();
+        self.metrics.downstream_cx_length_ms().record(self.since.elapsed());
+    }
+}
+
 async fn accept(worker: Rc<Worker>, address: SocketAddr, socket: Rc<TcpListener>) {
     loop {
         match socket.accept().await {
-            Ok((stream, peer)) => connection::start(&worker, stream, peer, address),
+            Ok((stream, peer)) => admit(&worker, stream, peer, address),
             Err(e) => match e.raw_os_error() {
                 // Out of descriptors or memory: the connection stays in the backlog, and trying at once would only spin.
                 Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {

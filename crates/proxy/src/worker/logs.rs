@@ -21,6 +21,20 @@ pub(crate) struct WorkerLogs {
 }
 
 impl SharedLogs {
+    /// Opens files anew, after a rotation.
+    pub(crate) fn reopen(&self) {
+        if let Some(Some(logs)) = self.0.get()
+            && let Err(error) = logs.reopen()
+        {
+            tracing::error!("an access log cannot be opened again and goes on as it is: {error}");
+        }
+    }
+
+    /// Bytes that could not be written in time.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.0.get().and_then(Option::as_ref).map_or(0, Logs::dropped)
+    }
+
     fn writer(&self, target: &Target) -> Option<Writer> {
         let logs = self.0.get_or_init(|| match Logs::start() {
             Ok(logs) => Some(logs),

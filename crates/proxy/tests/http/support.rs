@@ -100,6 +100,9 @@ pub(crate) struct Setup {
     pub(crate) manager: hcm::HttpConnectionManager,
     pub(crate) rule: route::Route,
     pub(crate) cluster: cluster::Cluster,
+    pub(crate) options: Options,
+    /// Resources besides.
+    pub(crate) more: Vec<(TypeUrl, Vec<Resource>)>,
 }
 
 /// A proxy in front of a server.
@@ -123,9 +126,12 @@ impl Proxy {
 
     pub(crate) fn build(server: SocketAddr, change: impl FnOnce(&mut Setup)) -> Proxy {
         let (http, tcp) = (free(), free());
-        let mut setup = Setup { manager: manager(), rule: rule(), cluster: cluster(server) };
+        let mut options = Options::new(Node::default(), "");
+        options.concurrency = 1;
+        let more = Vec::new();
+        let mut setup = Setup { manager: manager(), rule: rule(), cluster: cluster(server), options, more };
         change(&mut setup);
-        let Setup { mut manager, rule, cluster } = setup;
+        let Setup { mut manager, rule, cluster, options, more } = setup;
         let host = route::VirtualHost {
             name: "all".into(),
             domains: vec!["*".into()],
@@ -139,7 +145,7 @@ impl Proxy {
             cluster_specifier: Some(tcp_proxy::tcp_proxy::ClusterSpecifier::Cluster("server".into())),
             ..Default::default()
         };
-        let resources = vec![
+        let mut resources = vec![
             (TypeUrl::Cluster, vec![Resource::encode("server", &cluster)]),
             (
                 TypeUrl::Listener,
@@ -149,8 +155,7 @@ impl Proxy {
                 ],
             ),
         ];
-        let mut options = Options::new(Node::default(), "");
-        options.concurrency = 1;
+        resources.extend(more);
         let proxy = Proxy { http, tcp, handle: run_fixed(options, resources).unwrap() };
         proxy.wait_for_sockets();
         proxy
@@ -182,7 +187,7 @@ fn address(of: SocketAddr) -> Option<Address> {
     Some(Address { address: Some(address::Address::SocketAddress(socket)) })
 }
 
-fn cluster(server: SocketAddr) -> cluster::Cluster {
+pub(crate) fn cluster(server: SocketAddr) -> cluster::Cluster {
     let host = endpoint::LbEndpoint {
         host_identifier: Some(endpoint::lb_endpoint::HostIdentifier::Endpoint(endpoint::Endpoint {
             address: address(server),

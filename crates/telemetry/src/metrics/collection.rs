@@ -102,6 +102,19 @@ impl Collection {
         self.add(name, Kind::Text, subject, Tag::None, Value::Text(value.into()));
     }
 
+    /// Forgets all but one of Envoy's kinds (`Counters`, `Gauges`, `Histograms`, `TextReadouts`); `false` when that is none.
+    pub fn only(&mut self, kind: &str) -> bool {
+        let kind = match kind {
+            "Counters" => Kind::Counter,
+            "Gauges" => Kind::Gauge,
+            "Histograms" => Kind::Histogram,
+            "TextReadouts" => Kind::Text,
+            _ => return false,
+        };
+        self.families.retain(|_, (own, _)| *own == kind);
+        true
+    }
+
     fn add(&mut self, name: Name, kind: Kind, subject: &str, tag: Tag, value: Value) {
         let (_, samples) = self.families.entry(name).or_insert_with(|| (kind, Vec::new()));
         samples.push(Sample { subject: subject.into(), tag, value });

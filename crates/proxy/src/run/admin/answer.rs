@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use maille_telemetry::metrics::Registry;
 use maille_xds::types::core::Node;
@@ -13,15 +13,18 @@ use crate::run::assembly::Assembly;
 use crate::run::kept::Kept;
 use crate::run::{LogControl, Status};
 use crate::snapshot::Snapshot;
-use crate::worker::SharedLogs;
+use crate::worker::{Overload, SharedLogs};
 
 /// What stays the same for as long as the proxy runs.
 pub(crate) struct Process {
     pub(crate) node: Node,
     pub(crate) started: Instant,
     pub(crate) concurrency: usize,
+    /// How long requests get to finish at a drain.
+    pub(crate) drain: Duration,
     pub(crate) registry: Registry,
     pub(crate) logs: SharedLogs,
+    pub(crate) overload: Arc<Overload>,
     pub(crate) log_control: Option<LogControl>,
     pub(crate) stats: statistics::Inclusion,
 }

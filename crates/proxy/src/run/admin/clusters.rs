@@ -35,7 +35,9 @@ fn write_cluster(out: &mut String, entry: &ClusterEntry) {
     let config = &entry.config;
     let name = &config.name;
     // Writing to a String cannot fail.
-    let mut line = |rest: String| drop(writeln!(out, "{name}::{rest}"));
+    let mut line = |rest: String| {
+        let _ = writeln!(out, "{name}::{rest}");
+    };
     line(format!("observability_name::{}", config.stat_name));
     for (priority, limits) in [("default", &config.limits), ("high", &config.high_priority_limits)] {
         line(format!("{priority}_priority::max_connections::{}", limits.max_connections));

@@ -40,7 +40,12 @@ pub(super) fn answer(view: &View<'_>, query: &Query) -> Answer {
             if matches!(dump, "ClustersConfigDump" | "ListenersConfigDump") {
                 out.insert("version_info".into(), "".into());
             }
-            out.extend(lists.into_iter().filter(|list| !list.elements.is_empty()).map(|list| (list.field.to_owned(), list.elements.into())));
+            out.extend(
+                lists
+                    .into_iter()
+                    .filter(|list| !list.elements.is_empty())
+                    .map(|list| (list.field.to_owned(), list.elements.into())),
+            );
             configs.push(Value::Object(out));
         }
         let eds = |config: &Value| config["@type"] == admin_type("EndpointsConfigDump");
@@ -92,8 +97,11 @@ fn trim(value: Value, mask: &[Vec<&str>]) -> Value {
         Value::Array(items) => items.into_iter().map(|item| trim(item, mask)).collect(),
         Value::Object(fields) => {
             let kept = fields.into_iter().filter_map(|(name, value)| {
-                let below: Vec<_> =
-                    mask.iter().filter(|path| path.first() == Some(&name.as_str())).map(|path| path[1..].to_vec()).collect();
+                let below: Vec<_> = mask
+                    .iter()
+                    .filter(|path| path.first() == Some(&name.as_str()))
+                    .map(|path| path[1..].to_vec())
+                    .collect();
                 match below.as_slice() {
                     _ if name == "@type" => Some((name, value)),
                     [] => None,
@@ -116,7 +124,8 @@ struct Dumps<'a> {
 impl Dumps<'_> {
     fn bootstrap(&self) -> Value {
         let process = self.view.process;
-        let mut node = self.schema.print(&any(&process.node).type_url, &process.node.encode_to_vec()).unwrap_or_default();
+        let mut node =
+            self.schema.print(&any(&process.node).type_url, &process.node.encode_to_vec()).unwrap_or_default();
         if let Some(fields) = node.as_object_mut() {
             fields.remove("@type");
         }
@@ -141,8 +150,18 @@ impl Dumps<'_> {
         };
         let (warm, cold): (Vec<_>, Vec<_>) = clusters.partition(|(name, sent)| active(name) || sent.taken.is_none());
         let mut lists = vec![
-            list("ClustersConfigDump", "DynamicCluster", "dynamic_active_clusters", warm.iter().map(|(_, s)| cluster(s)).collect()),
-            list("ClustersConfigDump", "DynamicCluster", "dynamic_warming_clusters", cold.iter().map(|(_, s)| cluster(s)).collect()),
+            list(
+                "ClustersConfigDump",
+                "DynamicCluster",
+                "dynamic_active_clusters",
+                warm.iter().map(|(_, s)| cluster(s)).collect(),
+            ),
+            list(
+                "ClustersConfigDump",
+                "DynamicCluster",
+                "dynamic_warming_clusters",
+                cold.iter().map(|(_, s)| cluster(s)).collect(),
+            ),
         ];
         if include_eds {
             lists.push(list(

@@ -35,7 +35,8 @@ pub(super) fn version() -> String {
 pub(super) fn server_info(view: &View<'_>) -> Value {
     let process = view.process;
     let uptime = format!("{}s", process.started.elapsed().as_secs());
-    let mut node = Schema::load().print(&any(&process.node).type_url, &process.node.encode_to_vec()).unwrap_or_default();
+    let mut node =
+        Schema::load().print(&any(&process.node).type_url, &process.node.encode_to_vec()).unwrap_or_default();
     if let Some(fields) = node.as_object_mut() {
         fields.remove("@type");
     }

@@ -43,7 +43,9 @@ impl Inclusion {
             let text = annotation(&format!("sidecar.istio.io/{name}")).unwrap_or_default();
             text.split(',').map(str::trim).filter(|one| !one.is_empty()).map(str::to_owned).collect::<Vec<_>>()
         };
-        let pattern = |text: &String| Regex::new(&format!("^(?:{text})$")).inspect_err(|e| tracing::warn!("statsInclusionRegexps: {e}")).ok();
+        let pattern = |text: &String| {
+            Regex::new(&format!("^(?:{text})$")).inspect_err(|e| tracing::warn!("statsInclusionRegexps: {e}")).ok()
+        };
         Inclusion {
             prefixes: list("statsInclusionPrefixes"),
             suffixes: list("statsInclusionSuffixes"),
@@ -109,7 +111,11 @@ fn collect(view: &View<'_>) -> Collection {
     managers(&mut all, view);
     let process = view.process;
     let resident = server::resident();
-    let connections = all.sum(Name { scope: Scope::Listener, suffix: "downstream_cx_active" });
+    let connections = process.overload.connections() as u64;
+    let most = process.overload.most() as u64;
+    all.gauge(Name { scope: Scope::Overload, suffix: "global_downstream_max_connections.limit" }, "", most);
+    let pressure = Name { scope: Scope::Overload, suffix: "global_downstream_max_connections.pressure" };
+    all.gauge(pressure, "", connections * 100 / most.max(1));
     let state = ["LIVE", "DRAINING", "PRE_INITIALIZING", "INITIALIZING"].iter().position(|s| *s == server::state(view));
     for (suffix, value) in [
         ("live", u64::from(server::state(view) == "LIVE")),
