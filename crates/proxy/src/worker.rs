@@ -26,6 +26,7 @@ mod response;
 mod retry;
 mod scratch;
 mod tcp;
+mod timers;
 mod transfer;
 mod upstream_request;
 

@@ -128,7 +128,11 @@ pub(crate) fn forward(
         path,
         host: host(at, host_rewrite_specifier)?,
         append_forwarded_host: *append_x_forwarded_host,
-        timeout: at.timeout("timeout", timeout, Some(TIMEOUT))?,
+        // Whoever limits streams limits nothing else, as Envoy has it.
+        timeout: match max_stream_duration {
+            Some(_) => None,
+            None => at.timeout("timeout", timeout, Some(TIMEOUT))?,
+        },
         idle_timeout: idle_timeout.map(|_| at.timeout("idle_timeout", idle_timeout, None)).transpose()?,
         max_stream_duration: max_duration.transpose()?,
         grpc_timeout: grpc_timeout.transpose()?,

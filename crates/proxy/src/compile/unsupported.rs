@@ -42,8 +42,6 @@ pub fn cluster(cluster: &Cluster) -> Vec<Refused> {
     out.when(alpn, at, "typed_extension_protocol_options", "a protocol agreed on by ALPN");
     let cases = cluster.http.http1.header_case != HeaderCase::Lower;
     out.when(cases, at, "header_key_format", "header names in another case than lower");
-    let stream = cluster.http.max_stream_duration.is_some();
-    out.when(stream, at, "max_stream_duration", "a limit on how long streams last");
     let closing = cluster.close_on_host_removal || cluster.close_on_host_failure;
     out.when(closing, at, "common_lb_config", "closing connections at work when their host goes");
     out.0
@@ -91,11 +89,8 @@ fn filter_chain(out: &mut Found, at: &At<'_>, chain: &FilterChain) {
 fn http_manager(out: &mut Found, at: &At<'_>, manager: &HttpManager) {
     let timeouts = &manager.timeouts;
     out.when(timeouts.stream_flush.is_some(), at, "stream_flush_timeout", "a timeout for clients that do not read");
-    out.when(timeouts.request.is_some(), at, "request_timeout", "a timeout for receiving requests");
     let life = timeouts.max_connection_duration.is_some();
     out.when(life, at, "max_connection_duration", "a limit on connections' lives");
-    let stream = timeouts.max_stream_duration.is_some();
-    out.when(stream, at, "max_stream_duration", "a limit on how long streams last");
     let cases = manager.http1.header_case != HeaderCase::Lower;
     out.when(cases, at, "header_key_format", "header names in another case than lower");
     out.when(manager.http1.enable_trailers, at, "enable_trailers", "forwarding trailers");
@@ -143,7 +138,4 @@ fn one_route(out: &mut Found, at: &At<'_>, route: &Route) {
     }
 }
 
-fn forwarded(out: &mut Found, at: &At<'_>, forward: &Forward) {
-    let stream = matches!(forward.max_stream_duration, Some(Some(_)));
-    out.when(stream, at, "max_stream_duration", "a limit on how long streams last");
-}
+fn forwarded(out: &mut Found, at: &At<'_>, forward: &Forward) {}

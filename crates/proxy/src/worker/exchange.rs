@@ -18,6 +18,9 @@ use super::http::{After, Client};
 use super::record::Record;
 use super::reply::{OnRoute, Reply, answer};
 use super::scratch::Scratch;
+use super::timers::Timers;
+use super::transfer::Failure;
+use super::upstream_request::Lost;
 use super::{fault, gate, request};
 use crate::config::{
     Action, Fault, HttpFilterKind, HttpManager, Metadata, RequireTls, Route, RouteSource, RouteTable, VirtualHost,
@@ -53,6 +56,13 @@ async fn serve<'s>(
 ) -> After {
     if let Err(reply) = request::prepare(client, manager, scratch, meta, record) {
         return answer(client, manager, scratch, record, Some(meta), &reply, None).await;
+    }
+    if meta.expects_continue && !manager.proxy_100_continue {
+        if client.send_continue().await.is_err() {
+            client.note_gone(record);
+            return After::Close;
+        }
+        scratch.request.headers.remove_id(HeaderId::Expect);
     }
     let random = fastrand::u64(..);
     let mut metadata = Metadata::default();
@@ -177,7 +187,7 @@ async fn inject(
 ) -> Result<(), Option<Reply>> {
     if let Some(pause) = fault::delay(injected, &scratch.request) {
         record.flags.set(ResponseFlags::DELAY_INJECTED);
-        if !pause_for(client, pause).await {
+        if pause_for(client, pause, None).await.is_err() {
             client.note_gone(record);
             return Err(None);
         }
@@ -188,14 +198,20 @@ async fn inject(
     }
 }
 
-/// Waits; `false` when the client goes away meanwhile.
-async fn pause_for(client: &mut Client, pause: Duration) -> bool {
+/// Waits; in vain when the client goes away meanwhile, or its time is over.
+async fn pause_for(client: &mut Client, pause: Duration, mut timers: Option<&mut Timers>) -> Result<(), Lost> {
     let mut timer = std::pin::pin!(sleep(pause));
     poll_fn(|cx| {
         if timer.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(true);
+            return Poll::Ready(Ok(()));
         }
-        if client.poll_gone(cx) { Poll::Ready(false) } else { Poll::Pending }
+        if client.poll_gone(cx) {
+            return Poll::Ready(Err(Lost::Client(Failure::Source)));
+        }
+        match timers.as_mut().and_then(|timers| timers.poll(cx, client, false)) {
+            Some(late) => Poll::Ready(Err(late)),
+            None => Poll::Pending,
+        }
     })
     .await
 }

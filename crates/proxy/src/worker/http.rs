@@ -170,6 +170,14 @@ impl Client {
         .await
     }
 
+    /// Has the client send the body that it holds back.
+    pub(crate) async fn send_continue(&mut self) -> io::Result<()> {
+        match &mut self.side {
+            Downstream::Http1(..) => self.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await,
+            Downstream::Http2(stream) => stream.send_interim(&ResponseHead::new(100)),
+        }
+    }
+
     /// Puts on record that the client has gone.
     pub(crate) fn note_gone(&self, record: &mut Record<'_>) {
         let (flag, details) = match &self.side {

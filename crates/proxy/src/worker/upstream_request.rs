@@ -4,7 +4,6 @@ mod http1;
 mod http2;
 
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,11 +11,11 @@ use std::time::Duration;
 
 use maille_http::h1::{Limits, ResponseMeta};
 use maille_http::{RequestHead, ResponseHead};
-use tokio::time::{Sleep, sleep};
 
 use super::Worker;
 use super::body::Source;
 use super::http::Client;
+use super::timers::Timers;
 use super::transfer::{Failure, Transfer};
 use crate::config::UpstreamProtocol;
 use crate::headers::Protocol;
@@ -58,52 +57,14 @@ pub(crate) enum Lost {
     TryTimeout,
     /// Nothing has happened for too long in this attempt.
     TrySilence,
+    /// The stream has lasted for as long as it may.
+    StreamTimeout,
+    /// So has the one to the host.
+    UpstreamTimeout,
+    /// The request has not come whole in the time it may take.
+    RequestTimeout,
     /// Nothing has happened for too long.
     Silence,
-}
-
-/// What limits the time of an attempt.
-#[derive(Default)]
-pub(crate) struct Timers {
-    pub(crate) route: Option<Pin<Box<Sleep>>>,
-    pub(crate) attempt: Option<Pin<Box<Sleep>>>,
-    /// How long the attempt may be without activity, and until when it may be right now.
-    pub(crate) attempt_idle: Option<(Duration, Pin<Box<Sleep>>)>,
-}
-
-impl Timers {
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, client: &Client) -> Option<Lost> {
-        if client.is_silent(cx) {
-            return Some(Lost::Silence);
-        }
-        let over = |timer: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>| {
-            timer.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready())
-        };
-        if over(&mut self.route, cx) {
-            return Some(Lost::Timeout);
-        }
-        if over(&mut self.attempt, cx) {
-            return Some(Lost::TryTimeout);
-        }
-        let (limit, timer) = self.attempt_idle.as_mut()?;
-        if timer.as_mut().poll(cx).is_ready() {
-            return Some(Lost::TrySilence);
-        }
-        // Being asked is activity: nobody asks who was not woken.
-        timer.as_mut().reset(tokio::time::Instant::now() + *limit);
-        None
-    }
-
-    /// Begins an attempt.
-    pub(crate) fn begin(&mut self, limit: Option<Duration>, idle: Option<Duration>) {
-        self.attempt = limit.map(|limit| Box::pin(sleep(limit)));
-        self.attempt_idle = idle.map(|limit| (limit, Box::pin(sleep(limit))));
-    }
-
-    /// The attempt has succeeded; what follows is limited as a whole only.
-    pub(crate) fn succeeded(&mut self) {
-        self.attempt = None;
-    }
 }
 
 /// The version of HTTP that a cluster's hosts are spoken with; as far as that is known before there is a connection.
@@ -158,7 +119,7 @@ impl Upstream {
             if !is_coming(body) && client.poll_gone(cx) {
                 return Poll::Ready(Err(Unconnected::Lost(Lost::Client(Failure::Source))));
             }
-            match timers.poll(cx, client) {
+            match timers.poll(cx, client, is_received(body)) {
                 Some(lost) => Poll::Ready(Err(Unconnected::Lost(lost))),
                 None => Poll::Pending,
             }
@@ -231,7 +192,7 @@ impl Upstream {
             if !is_coming(body) && client.poll_gone(cx) {
                 return Poll::Ready(Err(Lost::Client(Failure::Source)));
             }
-            match timers.poll(cx, client) {
+            match timers.poll(cx, client, is_received(body)) {
                 Some(lost) => Poll::Ready(Err(lost)),
                 None => Poll::Pending,
             }
@@ -307,6 +268,11 @@ impl Upstream {
             Upstream::Http2(stream) => stream.cancel(worker),
         }
     }
+}
+
+/// Whether all of the request has come.
+pub(crate) fn is_received(body: &Option<Transfer>) -> bool {
+    body.as_ref().is_none_or(Transfer::is_received)
 }
 
 /// Whether some of the request's body is still to be sent.

@@ -26,8 +26,9 @@ use crate::worker::record::Record;
 use crate::worker::reply::{Reply, is_grpc};
 use crate::worker::retry::{self, Reset};
 use crate::worker::scratch::Scratch;
+use crate::worker::timers::Timers;
 use crate::worker::transfer::{Failure, Transfer};
-use crate::worker::upstream_request::{Lost, Timers, Unconnected, Upstream, is_coming};
+use crate::worker::upstream_request::{Lost, Unconnected, Upstream, is_coming, is_received};
 use crate::worker::{cors, response, tcp};
 
 /// How an attempt ended.
@@ -39,6 +40,9 @@ pub(super) enum Outcome {
     /// A response that the policy wants thrown away.
     Refused,
 }
+
+/// Interim responses to one request: whoever sends more of them has no end in mind.
+const MAX_INTERIMS: u32 = 100;
 
 /// One attempt of a [`Job`].
 pub(super) struct Attempt<'a, 'e> {
@@ -88,12 +92,13 @@ impl Attempt<'_, '_> {
                 let (reset, failure) = describe(error, self.host.host.address);
                 return Ok(Outcome::Failed(reset, failure));
             }
-            Err(Unconnected::Lost(lost)) => return self.lost(lost, client, record),
+            Err(Unconnected::Lost(lost)) => return self.lost(lost, client, record, timers),
         };
         let Some(_active) = self.breakers.request() else {
             upstream.reuse(&client.worker, None);
             return overflow();
         };
+        timers.try_connected(self.entry.config.http.max_stream_duration);
         self.entry.report(&self.host.host, outlier::Outcome::Connected);
         self.was_reused = upstream.was_reused();
         record.upstream_protocol = Some(upstream.protocol());
@@ -116,17 +121,23 @@ impl Attempt<'_, '_> {
             upstream.start(&scratch.request, outbound.body.is_none() && !outbound.upgrade, outbound.prefix(scratch))
         {
             upstream.close(&client.worker);
-            return self.lost(lost, client, record);
+            return self.lost(lost, client, record, timers);
         }
         let body = &mut outbound.body;
         let Scratch { upstream: bytes, response, .. } = scratch;
         let mut got = upstream.send(client, bytes, body, &limits, to_head, response, timers).await;
+        let mut interims = 0;
         // Interim responses go on to the client as they come.
         while let Ok(meta) = &got
             && (100..200).contains(&response.status)
             && response.status != 101
         {
             let len = meta.len;
+            interims += 1;
+            if interims > MAX_INTERIMS {
+                got = Err(Lost::Protocol);
+                break;
+            }
             if interim(client, self.job.manager, response, &mut scratch.downstream).await.is_err() {
                 got = Err(Lost::Client(Failure::Source));
                 break;
@@ -145,12 +156,12 @@ impl Attempt<'_, '_> {
             }
             Err(lost) => {
                 upstream.close(&client.worker);
-                self.lost(lost, client, record)
+                self.lost(lost, client, record, timers)
             }
         }
     }
 
-    fn lost(&self, lost: Lost, client: &Client, record: &mut Record<'_>) -> Result<Outcome, Reply> {
+    fn lost(&self, lost: Lost, client: &Client, record: &mut Record<'_>, timers: &Timers) -> Result<Outcome, Reply> {
         match lost {
             Lost::Reset => Ok(Outcome::Failed(Reset::Terminated, Cow::Borrowed(""))),
             Lost::Remote => Ok(Outcome::Failed(Reset::Remote, Cow::Borrowed(""))),
@@ -159,18 +170,16 @@ impl Attempt<'_, '_> {
             Lost::Protocol => Ok(Outcome::Failed(Reset::Protocol, Cow::Borrowed(""))),
             Lost::TryTimeout => Ok(Outcome::Failed(Reset::TryTimeout, Cow::Borrowed(""))),
             Lost::TrySilence => Ok(Outcome::Failed(Reset::TrySilence, Cow::Borrowed(""))),
-            Lost::Timeout => {
-                self.entry.report(&self.host.host, outlier::Outcome::TimedOut);
-                Err(self.job.failed(record, Reset::Timeout, Cow::Borrowed(""), false))
-            }
-            Lost::Silence => {
-                let reply = Reply::new(408, "stream_idle_timeout").body(&b"stream timeout"[..]).close();
-                Err(reply.flags(ResponseFlags::STREAM_IDLE_TIMEOUT))
-            }
             Lost::Client(Failure::Malformed) => Err(malformed()),
             Lost::Client(_) => {
                 client.note_gone(record);
                 Ok(Outcome::Over(After::Close))
+            }
+            late => {
+                if let Lost::Timeout = late {
+                    self.entry.report(&self.host.host, outlier::Outcome::TimedOut);
+                }
+                Err(self.job.late(&late, record, timers.is_received()))
             }
         }
     }
@@ -210,7 +219,7 @@ impl Attempt<'_, '_> {
                 return Ok(Outcome::Refused);
             }
         }
-        timers.succeeded();
+        timers.try_answered();
         if let Upstream::Http1(connection) = &mut upstream {
             connection.input.consume(meta.len, &client.worker.blocks);
         }
@@ -243,6 +252,7 @@ impl Attempt<'_, '_> {
             }
         }
         let mut written = 0;
+        let mut late = None;
         let mut sending = is_coming(body) || upstream.is_sending();
         let result = match begun {
             Err(failure) => Err(failure),
@@ -255,7 +265,8 @@ impl Attempt<'_, '_> {
                     let polled =
                         poll_respond(cx, client, &mut upstream, &mut transfer, &scratch.downstream, &mut written);
                     if polled.is_pending() {
-                        if timers.poll(cx, client).is_some() {
+                        late = timers.poll(cx, client, is_received(body));
+                        if late.is_some() {
                             return Poll::Ready(Err(Failure::Source));
                         }
                         if !sending && client.poll_gone(cx) {
@@ -290,8 +301,13 @@ impl Attempt<'_, '_> {
                     Failure::Source if remote => (ResponseFlags::UPSTREAM_REMOTE_RESET, "remote_reset"),
                     Failure::Source => (ResponseFlags::UPSTREAM_CONNECTION_TERMINATION, "connection_termination"),
                 };
-                match failure {
-                    Failure::Sink => client.note_gone(record),
+                match (failure, late) {
+                    (_, Some(late)) => {
+                        let said = self.job.late(&late, record, true);
+                        record.flags.set(said.flags);
+                        record.details = said.details;
+                    }
+                    (Failure::Sink, None) => client.note_gone(record),
                     _ => {
                         record.flags.set(flag);
                         record.details = Cow::Owned(format!("upstream_reset_after_response_started{{{why}}}"));

@@ -8,7 +8,6 @@ use maille_http::h1::{BodyLength, RequestMeta};
 use maille_http::{HeaderId, RequestHead};
 use maille_telemetry::flags::ResponseFlags;
 use maille_telemetry::metrics::ClusterMetrics;
-use tokio::time::sleep;
 
 use super::attempt::{Attempt, Outcome};
 use super::outbound::Outbound;
@@ -25,7 +24,8 @@ use crate::worker::record::Record;
 use crate::worker::reply::{OnRoute, Reply, answer};
 use crate::worker::retry::{self, Priorities, Reset, Terms};
 use crate::worker::scratch::Scratch;
-use crate::worker::upstream_request::{Timers, speaks_http2};
+use crate::worker::timers::{Limits, Timers, to_grpc_timeout};
+use crate::worker::upstream_request::{Lost, speaks_http2};
 use crate::worker::{hash, mirror};
 
 /// A request that goes upstream.
@@ -75,16 +75,17 @@ impl Job<'_> {
             }
             _ => None,
         };
-        let terms = Terms::new(self.forward, &mut scratch.request);
+        let limits = Limits::of(self.manager, self.forward, &scratch.request);
+        let terms = Terms::new(self.forward, limits.route, &mut scratch.request);
         self.timeout_status = terms.timeout_status;
-        self.rewrite(client, scratch, record, destination, options, &terms);
+        self.rewrite(client, scratch, record, destination, options, &terms, limits.tell_grpc);
         self.mirror(client, scratch, upgrade);
 
         let breakers = entry.breakers(self.forward.priority);
         let metrics = &cluster.metrics;
         let retry = terms.retry();
         client.limit_silence(self.forward.idle_timeout.unwrap_or(self.manager.timeouts.stream_idle));
-        let mut timers = Timers { route: terms.timeout.map(|t| Box::pin(sleep(t))), ..Timers::default() };
+        let mut timers = Timers::new(self.manager, terms.timeout, limits.stream, record.start);
         let limit = self.route.retry_buffer_limit.unwrap_or(u64::from(client.info.listener.buffer_limit));
         let replay = retry.map(|_| limit.min(1 << 20) as usize);
         let mut outbound = Outbound::new(client, scratch, self.meta.body, upgrade, replay);
@@ -112,8 +113,11 @@ impl Job<'_> {
                 scratch.request.headers.set_id(HeaderId::XEnvoyAttemptCount, count.as_bytes());
             }
             outbound.compose(http2, client, scratch, record)?;
+            if outbound.body.is_none() {
+                timers.receive();
+            }
             record.host = Some(host.clone());
-            timers.begin(terms.per_try, terms.per_try_idle);
+            timers.try_begins(terms.per_try, terms.per_try_idle);
             let mut attempt = Attempt {
                 job: self,
                 host: &host,
@@ -135,6 +139,7 @@ impl Job<'_> {
                 metrics.response(record.status);
             }
             let was_reused = attempt.was_reused;
+            record.request_end = record.request_end.or(timers.received_at);
             let (reset, failure) = match outcome {
                 Outcome::Over(after) => return Ok(after),
                 Outcome::Failed(reset, failure) => (Some(reset), failure),
@@ -169,9 +174,14 @@ impl Job<'_> {
                     Some(_) => metrics.upstream_rq_retry_backoff_ratelimited().inc(),
                     None => metrics.upstream_rq_retry_backoff_exponential().inc(),
                 }
-                if !pause_for(client, asked.unwrap_or_else(|| retry::pause(policy, retries))).await {
-                    client.note_gone(record);
-                    return Ok(After::Close);
+                let pause = asked.unwrap_or_else(|| retry::pause(policy, retries));
+                match pause_for(client, pause, Some(&mut timers)).await {
+                    Ok(()) => {}
+                    Err(Lost::Client(_)) => {
+                        client.note_gone(record);
+                        return Ok(After::Close);
+                    }
+                    Err(late) => return Err(self.late(&late, record, true)),
                 }
                 if let Some(priorities) = &mut priorities {
                     priorities.tried(host.host.priority);
@@ -216,19 +226,11 @@ impl Job<'_> {
         failure: Cow<'static, str>,
         retried: bool,
     ) -> Reply {
-        let timeout = match reset {
-            Reset::Timeout => Some("response_timeout"),
-            Reset::TryTimeout => Some("upstream_per_try_timeout"),
-            Reset::TrySilence => Some("upstream_per_try_idle_timeout"),
-            _ => None,
-        };
-        if let Some(details) = timeout {
-            let mut reply = Reply::new(self.timeout_status, details);
-            // Without content there is nothing to say.
-            if self.timeout_status == 504 {
-                reply = reply.body(&b"upstream request timeout"[..]);
-            }
-            return self.count(record, reply.flags(ResponseFlags::UPSTREAM_REQUEST_TIMEOUT));
+        match reset {
+            Reset::Timeout => return self.late(&Lost::Timeout, record, true),
+            Reset::TryTimeout => return self.late(&Lost::TryTimeout, record, true),
+            Reset::TrySilence => return self.late(&Lost::TrySilence, record, true),
+            _ => {}
         }
         let (status, reason, flag) = match reset {
             Reset::ConnectTimeout => (503, "connection timeout", ResponseFlags::UPSTREAM_CONNECTION_FAILURE),
@@ -253,6 +255,36 @@ impl Job<'_> {
             reply = reply.header(HeaderId::XEnvoyOverloaded, *b"true");
         }
         self.count(record, reply)
+    }
+
+    /// What the client is told when something took too long.
+    pub(super) fn late(&self, late: &Lost, record: &Record<'_>, received: bool) -> Reply {
+        // Who has sent everything has done nothing too late.
+        let status = if received { 504 } else { 408 };
+        let reply = |details, body: &'static str| Reply::new(status, details).body(body.as_bytes());
+        match late {
+            Lost::Timeout => self.timed_out(record, "response_timeout"),
+            Lost::TryTimeout => self.timed_out(record, "upstream_per_try_timeout"),
+            Lost::TrySilence => self.timed_out(record, "upstream_per_try_idle_timeout"),
+            Lost::UpstreamTimeout => {
+                reply("upstream_max_stream_duration_reached", "upstream max stream duration reached")
+                    .flags(ResponseFlags::UPSTREAM_MAX_STREAM_DURATION_REACHED)
+            }
+            Lost::RequestTimeout => reply("request_overall_timeout", "request timeout"),
+            Lost::Silence => reply("stream_idle_timeout", "stream timeout").flags(ResponseFlags::STREAM_IDLE_TIMEOUT),
+            // What remains is the stream's own limit, which gRPC calls its deadline.
+            _ => Reply { grpc_status: Some(4), ..reply("max_duration_timeout", "downstream duration timeout") },
+        }
+    }
+
+    /// What the client is told when the response took too long.
+    pub(super) fn timed_out(&self, record: &Record<'_>, details: &'static str) -> Reply {
+        let mut reply = Reply::new(self.timeout_status, details);
+        // Without content there is nothing to say.
+        if self.timeout_status == 504 {
+            reply = reply.body(&b"upstream request timeout"[..]);
+        }
+        self.count(record, reply.flags(ResponseFlags::UPSTREAM_REQUEST_TIMEOUT))
     }
 
     fn count(&self, record: &Record, reply: Reply) -> Reply {
@@ -310,16 +342,17 @@ impl Job<'_> {
         destination: &Destination,
         options: RouterOptions,
         terms: &Terms<'_>,
+        tell_grpc: bool,
     ) {
         let head = &mut scratch.request;
-        if let Some(expected) = terms.expected()
-            && !options.suppress_envoy_headers
-        {
-            let millis = expected.as_millis().to_string();
-            head.headers.set_id(HeaderId::XEnvoyExpectedRqTimeoutMs, millis.as_bytes());
-        }
-        if !self.manager.proxy_100_continue {
-            head.headers.remove_id(HeaderId::Expect);
+        if let Some(expected) = terms.expected() {
+            if !options.suppress_envoy_headers {
+                let millis = expected.as_millis().to_string();
+                head.headers.set_id(HeaderId::XEnvoyExpectedRqTimeoutMs, millis.as_bytes());
+            }
+            if tell_grpc {
+                head.headers.set_id(HeaderId::GrpcTimeout, to_grpc_timeout(expected).as_bytes());
+            }
         }
         let originals = !options.suppress_envoy_headers;
         if destination.request.is_empty() {

@@ -22,12 +22,12 @@ pub(crate) struct Terms<'p> {
 }
 
 impl<'p> Terms<'p> {
-    /// The request's own headers count when it comes from inside; they end here.
-    pub(crate) fn new(forward: &'p Forward, head: &mut RequestHead) -> Terms<'p> {
+    /// `timeout` is what the route allows. The request's own headers count when it comes from inside; they end here.
+    pub(crate) fn new(forward: &'p Forward, timeout: Option<Duration>, head: &mut RequestHead) -> Terms<'p> {
         let policy = forward.retry.as_deref();
         let mut terms = Terms {
             policy: policy.map(Cow::Borrowed),
-            timeout: forward.timeout,
+            timeout,
             per_try: policy.and_then(|policy| policy.per_try_timeout),
             per_try_idle: policy.and_then(|policy| policy.per_try_idle_timeout),
             timeout_status: 504,
