@@ -79,7 +79,6 @@ fn filter_chain(out: &mut Found, at: &At<'_>, chain: &FilterChain) {
     if let DownstreamTransport::Tls(tls) = &chain.transport {
         parameters(out, &at.field("transport_socket"), &tls.common);
     }
-    out.when(!chain.rbac.is_empty(), at, "filters", "RBAC rules");
     match &chain.network {
         Network::Http(manager) => http_manager(out, at, manager),
         Network::Tcp(_) | Network::Close => {}
@@ -101,7 +100,10 @@ fn http_manager(out: &mut Found, at: &At<'_>, manager: &HttpManager) {
     for filter in &manager.filters {
         match &filter.kind {
             HttpFilterKind::Fault(fault) => faults(out, &at.field("http_filters"), fault.as_deref()),
-            HttpFilterKind::ExtAuthz(_) => out.when(true, at, "http_filters", "external authorization"),
+            HttpFilterKind::ExtAuthz(filter) => {
+                let body = filter.body.is_some();
+                out.when(body, &at.field("http_filters"), "with_request_body", "showing bodies to an authorizer");
+            }
             HttpFilterKind::DynamicForwardProxy => out.when(true, at, "http_filters", "a dynamic forward proxy"),
             HttpFilterKind::Router(_)
             | HttpFilterKind::Cors

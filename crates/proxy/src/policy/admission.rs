@@ -103,7 +103,8 @@ pub fn jwt(filter: &JwtFilter, head: &mut RequestHead, random: u64, now: Duratio
     }))
 }
 
-fn set(metadata: &mut Metadata, filter: &str, key: &str, value: Value) {
+/// Writes what a filter has to say.
+pub(crate) fn set(metadata: &mut Metadata, filter: &str, key: &str, value: Value) {
     let fields = metadata.0.entry(filter.into()).or_insert_with(|| Value::Object(serde_json::Map::new()));
     if let Value::Object(fields) = fields {
         fields.insert(key.into(), value);

@@ -50,6 +50,25 @@ pub enum Verdict {
     Failed,
 }
 
+/// What is told of a request besides [`Facts`].
+#[derive(Clone, Copy)]
+pub struct Described<'a> {
+    /// Its head.
+    pub head: &'a RequestHead,
+    /// Who sent it.
+    pub source: SocketAddr,
+    /// The version of HTTP, as logs write it.
+    pub protocol: &'a str,
+    /// Its number.
+    pub id: u64,
+    /// When it began.
+    pub now: SystemTime,
+    /// Our own name, by our certificate.
+    pub local_principal: &'a str,
+    /// The client's certificate; empty is none.
+    pub certificate: &'a [u8],
+}
+
 /// The part of a body that is shown.
 #[derive(Clone, Copy, Debug)]
 pub struct Shown<'a> {
@@ -93,20 +112,14 @@ impl ExtAuthz {
     }
 
     /// The message for a gRPC authorizer.
-    #[allow(clippy::too_many_arguments, reason = "what is known of a request")]
     pub fn check_request(
         &self,
         facts: &Facts<'_>,
-        head: &RequestHead,
-        source: SocketAddr,
-        protocol: &str,
-        id: u64,
-        now: SystemTime,
+        request: &Described<'_>,
         body: Option<Shown<'_>>,
         metadata: &Metadata,
-        local_principal: &str,
-        certificate: &str,
     ) -> Vec<u8> {
+        let Described { head, source, protocol, id, now, local_principal, certificate } = *request;
         let peer = |address: SocketAddr, principal: &str, certificate: &str| Peer {
             address: Some(Address {
                 address: Some(address::Address::SocketAddress(SocketAddress {
@@ -143,10 +156,10 @@ impl ExtAuthz {
         };
         let wanted = self.metadata_namespaces.iter().filter_map(|name| Some((name.to_string(), metadata.0.get(name)?)));
         let wanted = wanted.filter_map(|(name, value)| Some((name, to_struct(value)?)));
-        let certificate = if self.include_certificate { certificate } else { "" };
+        let certificate = if self.include_certificate { pem(certificate) } else { String::new() };
         let sni = (self.include_server_name && !facts.server_name.is_empty()).then(|| facts.server_name.to_owned());
         let context = AttributeContext {
-            source: Some(peer(source, client.as_deref().unwrap_or_default(), certificate)),
+            source: Some(peer(source, client.as_deref().unwrap_or_default(), &certificate)),
             destination: Some(peer(facts.destination, local_principal, "")),
             request: Some(Request {
                 time: Some(Timestamp { seconds: since.as_secs() as i64, nanos: since.subsec_nanos() as i32 }),
@@ -175,6 +188,7 @@ impl ExtAuthz {
             answer.verdict = Verdict::Allowed;
             if let Some(HttpResponse::OkResponse(ok)) = &response.http_response {
                 for option in &ok.headers {
+                    #[allow(deprecated, reason = "authorizers still say it so, and Envoy listens")]
                     let append = option.append.is_some_and(|append| append.value);
                     options(if append { &mut answer.append } else { &mut answer.set }, option);
                 }
@@ -282,6 +296,23 @@ impl Answer {
         }
         !(self.set.is_empty() && self.append.is_empty() && self.remove.is_empty())
     }
+}
+
+/// A certificate in PEM, percent-encoded.
+fn pem(der: &[u8]) -> String {
+    use base64::Engine as _;
+    if der.is_empty() {
+        return String::new();
+    }
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    let lines: Vec<&str> = (0..text.len()).step_by(64).map(|at| &text[at..text.len().min(at + 64)]).collect();
+    let text = format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"));
+    text.chars()
+        .map(|c| match c {
+            c if c.is_ascii_alphanumeric() || c == '-' => c.to_string(),
+            c => format!("%{:02X}", u32::from(c)),
+        })
+        .collect()
 }
 
 fn value_of(header: &core::HeaderValue) -> &[u8] {

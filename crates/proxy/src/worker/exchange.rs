@@ -14,6 +14,7 @@ use maille_telemetry::flags::ResponseFlags;
 use tokio::time::sleep;
 
 use super::cors::{self, Cors};
+use super::gate::{self, Asked};
 use super::http::{After, Client};
 use super::record::Record;
 use super::reply::{OnRoute, Reply, answer};
@@ -21,7 +22,7 @@ use super::scratch::Scratch;
 use super::timers::Timers;
 use super::transfer::Failure;
 use super::upstream_request::Lost;
-use super::{fault, gate, request};
+use super::{fault, request};
 use crate::config::{
     Action, Fault, HttpFilterKind, HttpManager, Metadata, RequireTls, Route, RouteSource, RouteTable, VirtualHost,
 };
@@ -104,8 +105,20 @@ async fn serve<'s>(
                 }
                 Step::Pass => None,
             },
-            // Refused when the configuration came; should one get here all the same, nobody passes unasked.
-            (HttpFilterKind::ExtAuthz(_), _) => Some(Reply::new(403, "ext_authz_error")),
+            (HttpFilterKind::ExtAuthz(filter), _) => {
+                match gate::ext_authz(client, filter, scratch, record, &mut metadata).await {
+                    Asked::Refuse(reply) => Some(reply),
+                    Asked::Gone => {
+                        client.note_gone(record);
+                        return After::Close;
+                    }
+                    Asked::Reroute => {
+                        found = find_route(client, snapshot, manager, &scratch.request, random, &metadata);
+                        None
+                    }
+                    Asked::Pass => None,
+                }
+            }
             _ => None,
         };
         if let Some(reply) = reply {

@@ -1,16 +1,21 @@
 //! Policies at work: what they are told of a connection or a request, and what a refusal becomes.
 
 use std::borrow::Cow;
+use std::future::{Future, poll_fn};
+use std::task::Poll;
 use std::time::SystemTime;
 
-use maille_http::{Name, RequestHead};
+use maille_http::{HeaderId, Name, RequestHead};
+use maille_telemetry::flags::ResponseFlags;
 
 use super::connection::ConnectionInfo;
 use super::http::Client;
 use super::record::Record;
 use super::reply::Reply;
 use super::scratch::Scratch;
-use crate::config::{JwtFilter, Metadata, Rbac, Route};
+use super::upstream_request::own;
+use crate::config::{AuthzService, ExtAuthz, JwtFilter, Metadata, Rbac, Route};
+use crate::policy::ext_authz::{Answer, Described, Verdict};
 use crate::policy::rbac::{Facts, Peer};
 use crate::policy::{self, Refusal, Step};
 use crate::route::ClientTls;
@@ -89,6 +94,131 @@ pub(super) fn jwt(
         Step::Pass | Step::Reroute => client.metrics.jwt_authn_allowed().inc(),
     }
     step
+}
+
+/// What came of asking somebody else.
+pub(super) enum Asked {
+    Pass,
+    Reroute,
+    Refuse(Reply),
+    /// The client has gone meanwhile.
+    Gone,
+}
+
+/// Asks an external authorizer about a request, if it is one to ask about.
+pub(super) async fn ext_authz(
+    client: &mut Client,
+    filter: &ExtAuthz,
+    scratch: &mut Scratch,
+    record: &mut Record<'_>,
+    metadata: &mut Metadata,
+) -> Asked {
+    if !filter.concerns(metadata) {
+        return Asked::Pass;
+    }
+    let answer = match consult(client, filter, scratch, record, metadata).await {
+        Ok(answer) => answer.unwrap_or_default(),
+        Err(()) => return Asked::Gone,
+    };
+    for (key, value) in &answer.metadata {
+        policy::write_metadata(metadata, "envoy.filters.http.ext_authz", key, value.clone());
+    }
+    let metrics = &client.metrics;
+    let refuse = |status, details| Reply::new(status, details).flags(ResponseFlags::UNAUTHORIZED_EXTERNAL_SERVICE);
+    match &answer.verdict {
+        Verdict::Allowed => {
+            metrics.ext_authz_ok().inc();
+            let changed = answer.apply(&mut scratch.request);
+            record.added.extend(answer.response);
+            if changed && filter.clear_route { Asked::Reroute } else { Asked::Pass }
+        }
+        Verdict::Denied(status, body) => {
+            metrics.ext_authz_denied().inc();
+            let mut reply = refuse(*status, "ext_authz_denied").body(body.clone());
+            reply.headers = answer.response;
+            Asked::Refuse(reply)
+        }
+        Verdict::Failed => {
+            metrics.ext_authz_error().inc();
+            if !filter.failure_mode_allow {
+                return Asked::Refuse(refuse(filter.status_on_error, "ext_authz_error"));
+            }
+            metrics.ext_authz_failure_mode_allowed().inc();
+            if filter.failure_mode_header {
+                scratch.request.set(&Name::new("x-envoy-auth-failure-mode-allowed"), b"true");
+            }
+            Asked::Pass
+        }
+    }
+}
+
+/// The authorizer's answer, if one comes; an error is that the client has gone.
+async fn consult(
+    client: &mut Client,
+    filter: &ExtAuthz,
+    scratch: &Scratch,
+    record: &Record<'_>,
+    metadata: &Metadata,
+) -> Result<Option<Answer>, ()> {
+    let head = &scratch.request;
+    let (cluster, request, body) = match &filter.service {
+        AuthzService::Http(http) => (&http.cluster, http.request(filter, head, None), Vec::new()),
+        AuthzService::Grpc { cluster, authority } => {
+            let info = client.info.clone();
+            let facts = facts(&info, record.remote.ip(), Some(head), record.route);
+            let message = filter.check_request(&facts, &describe(&info, head, record), None, metadata);
+            let mut request = RequestHead::new();
+            request.set_method(b"POST");
+            request.set_path(b"/envoy.service.auth.v3.Authorization/Check");
+            request.set_authority(authority.as_bytes());
+            request.headers.append_id(HeaderId::ContentType, b"application/grpc");
+            request.headers.append_id(HeaderId::Te, b"trailers");
+            let length = u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes();
+            (cluster, request, [&[0], &length[..], &message[..]].concat())
+        }
+    };
+    let worker = client.worker.clone();
+    let Some(cluster) = worker.cluster(cluster) else { return Ok(None) };
+    let mut asked = std::pin::pin!(own::ask(&worker, &cluster, &request, &body));
+    let mut timer = std::pin::pin!(filter.timeout.map(tokio::time::sleep));
+    let answered = poll_fn(|cx| {
+        if let Poll::Ready(answer) = asked.as_mut().poll(cx) {
+            return Poll::Ready(Ok(answer));
+        }
+        if timer.as_mut().as_pin_mut().is_some_and(|timer| timer.poll(cx).is_ready()) {
+            return Poll::Ready(Ok(None));
+        }
+        if client.poll_gone(cx) { Poll::Ready(Err(())) } else { Poll::Pending }
+    });
+    let Some((response, body)) = answered.await? else { return Ok(None) };
+    Ok(match &filter.service {
+        AuthzService::Http(http) => Some(http.answer(&response, body)),
+        AuthzService::Grpc { .. } => {
+            let good = response.status == 200 && response.headers.get(HeaderId::GrpcStatus) == Some(b"0");
+            // One message, not compressed.
+            let message = body.split_first_chunk::<5>().filter(|(prefix, rest)| {
+                prefix[0] == 0
+                    && u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize == rest.len()
+            });
+            message.filter(|_| good).map(|(_, message)| filter.check_response(message))
+        }
+    })
+}
+
+/// What an authorizer is told that policies do not look at.
+fn describe<'a>(info: &'a ConnectionInfo, head: &'a RequestHead, record: &Record<'_>) -> Described<'a> {
+    let local = info.tls.as_deref().and_then(|tls| tls.local.as_deref());
+    let name = local.and_then(|local| local.uri_sans.first().or(local.dns_sans.first()));
+    let peer = info.tls.as_deref().and_then(|tls| tls.peer.as_ref());
+    Described {
+        head,
+        source: record.remote,
+        protocol: record.protocol.as_str(),
+        id: info.id,
+        now: SystemTime::now(),
+        local_principal: name.map_or("", |name| name),
+        certificate: peer.map_or(&[], |peer| &peer.der),
+    }
 }
 
 /// The answer to a refused request.

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use maille_http::Name;
 use maille_telemetry::flags::ResponseFlags;
 
 use super::connection::ConnectionInfo;
@@ -34,6 +35,8 @@ pub(crate) struct Record<'s> {
     pub(crate) upstream_local: Option<SocketAddr>,
     /// The client, as far as forwarding headers are believed.
     pub(crate) remote: SocketAddr,
+    /// What filters add to the response's headers.
+    pub(crate) added: Vec<(Name, Vec<u8>)>,
     pub(crate) request_end: Option<Instant>,
     pub(crate) request_sent: Option<Instant>,
     pub(crate) response_start: Option<Instant>,
@@ -57,6 +60,7 @@ impl<'s> Record<'s> {
             host: None,
             upstream_local: None,
             remote: info.remote,
+            added: Vec::new(),
             request_end: None,
             request_sent: None,
             response_start: None,

@@ -2,6 +2,7 @@
 
 mod http1;
 mod http2;
+pub(crate) mod own;
 
 use std::future::poll_fn;
 use std::rc::Rc;

@@ -3,4 +3,5 @@
 
 mod limits;
 mod outliers;
+mod policies;
 mod support;

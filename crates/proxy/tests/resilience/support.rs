@@ -51,6 +51,11 @@ impl Backend {
         Backend { address, state }
     }
 
+    /// Somebody else serves there.
+    pub(crate) fn at(address: SocketAddr) -> Backend {
+        Backend { address, state: Arc::default() }
+    }
+
     /// Nobody is there.
     pub(crate) fn absent() -> Backend {
         let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -107,6 +112,12 @@ pub(crate) struct Config {
     /// Of requests for `/held…`.
     pub(crate) held: RouteAction,
     pub(crate) workers: usize,
+    /// What requests pass before the router.
+    pub(crate) filters: Vec<Any>,
+    /// What connections of the other listener pass.
+    pub(crate) network_filters: Vec<Any>,
+    /// Other clusters.
+    pub(crate) clusters: Vec<Cluster>,
 }
 
 impl Config {
@@ -205,20 +216,23 @@ impl Proxy {
             route: action.clone(),
             held: action,
             workers: 1,
+            filters: Vec::new(),
+            network_filters: Vec::new(),
+            clusters: Vec::new(),
         };
         change(&mut config);
         let (number, ip) = own_ip();
         let log = std::env::temp_dir().join(format!("maille-resilience-{}-{number}.log", std::process::id()));
         let (http, tcp) = (SocketAddr::new(ip.into(), 10080), SocketAddr::new(ip.into(), 10081));
         let listeners = [
-            ("http", http, http_manager(&config, &log), "http_connection_manager"),
-            ("tcp", tcp, types::any(&tcp_proxy()), "tcp_proxy"),
+            ("http", http, vec![http_manager(&config, &log)]),
+            ("tcp", tcp, [&config.network_filters[..], &[types::any(&tcp_proxy())]].concat()),
         ];
-        let listeners =
-            listeners.map(|(name, at, any, filter)| Resource::encode(name, &listener(name, at, any, filter)));
+        let listeners = listeners.map(|(name, at, filters)| Resource::encode(name, &listener(name, at, filters)));
         let mut options = Options::new(Node::default(), "");
         options.concurrency = config.workers;
-        let clusters = vec![Resource::encode("backends", &config.cluster)];
+        let clusters = config.clusters.iter().chain([&config.cluster]);
+        let clusters = clusters.map(|cluster| Resource::encode(cluster.name.as_str(), cluster)).collect();
         let resources = vec![(TypeUrl::Cluster, clusters), (TypeUrl::Listener, listeners.to_vec())];
         let handle = run_fixed(options, resources).unwrap();
         let proxy = Proxy { http, tcp, log, _handle: handle };
@@ -231,8 +245,13 @@ impl Proxy {
     }
 
     pub(crate) fn send(&self, path: &str) -> Sent {
+        self.send_with(path, "")
+    }
+
+    /// With more headers, each with its line's end.
+    pub(crate) fn send_with(&self, path: &str, headers: &str) -> Sent {
         let mut stream = TcpStream::connect(self.http).unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nhost: backends\r\nconnection: close\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: backends\r\n{headers}connection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).unwrap();
         Sent(BufReader::new(stream))
     }
@@ -289,7 +308,7 @@ fn address(of: SocketAddr) -> core::Address {
     core::Address { address: Some(core::address::Address::SocketAddress(socket)) }
 }
 
-fn load_assignment(backends: &[&Backend]) -> endpoint::ClusterLoadAssignment {
+pub(crate) fn load_assignment(backends: &[&Backend]) -> endpoint::ClusterLoadAssignment {
     let host = |backend: &&Backend| {
         let host = endpoint::Endpoint { address: Some(address(backend.address)), ..Default::default() };
         let host = endpoint::lb_endpoint::HostIdentifier::Endpoint(host);
@@ -303,15 +322,15 @@ fn load_assignment(backends: &[&Backend]) -> endpoint::ClusterLoadAssignment {
     }
 }
 
-fn listener(name: &str, at: SocketAddr, config: Any, filter: &str) -> Listener {
-    let filter = Filter {
-        name: format!("envoy.filters.network.{filter}"),
+fn listener(name: &str, at: SocketAddr, filters: Vec<Any>) -> Listener {
+    let filter = |config: Any| Filter {
+        name: config.type_url.clone(),
         config_type: Some(filter::ConfigType::TypedConfig(config)),
     };
     Listener {
         name: name.into(),
         address: Some(address(at)),
-        filter_chains: vec![FilterChain { filters: vec![filter], ..Default::default() }],
+        filter_chains: vec![FilterChain { filters: filters.into_iter().map(filter).collect(), ..Default::default() }],
         ..Default::default()
     }
 }
@@ -334,11 +353,12 @@ fn http_manager(config: &Config, log: &std::path::Path) -> Any {
         ..Default::default()
     };
     let table = RouteConfiguration { name: "all".into(), virtual_hosts: vec![host], ..Default::default() };
-    let router = hcm::HttpFilter {
-        name: "envoy.filters.http.router".into(),
-        config_type: Some(hcm::http_filter::ConfigType::TypedConfig(types::any(&router::Router::default()))),
+    let filter = |config: &Any| hcm::HttpFilter {
+        name: config.type_url.clone(),
+        config_type: Some(hcm::http_filter::ConfigType::TypedConfig(config.clone())),
         ..Default::default()
     };
+    let router = types::any(&router::Router::default());
     let line = "%REQ(:PATH)% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %UPSTREAM_HOST%\n";
     let line = DataSource { specifier: Some(Specifier::InlineString(line.into())), ..Default::default() };
     let format = SubstitutionFormatString { format: Some(Format::TextFormatSource(line)), ..Default::default() };
@@ -349,7 +369,7 @@ fn http_manager(config: &Config, log: &std::path::Path) -> Any {
     types::any(&hcm::HttpConnectionManager {
         stat_prefix: "http".into(),
         stream_idle_timeout: Some(types::Duration::default()),
-        http_filters: vec![router],
+        http_filters: config.filters.iter().chain([&router]).map(filter).collect(),
         access_log: vec![accesslog::AccessLog {
             name: "envoy.access_loggers.file".into(),
             config_type: Some(accesslog::access_log::ConfigType::TypedConfig(types::any(&file))),

@@ -78,18 +78,16 @@ fn what_is_asked_over_grpc() {
     let source = "10.0.0.1:5000".parse().unwrap();
     let written =
         Metadata([("jwt".into(), serde_json::json!({"iss": "i"})), ("other".into(), serde_json::json!({}))].into());
-    let bytes = filter(None).check_request(
-        &facts,
-        &head,
+    let described = Described {
+        head: &head,
         source,
-        "HTTP/1.1",
-        7,
-        UNIX_EPOCH,
-        Some(shown),
-        &written,
-        "",
-        "secret",
-    );
+        protocol: "HTTP/1.1",
+        id: 7,
+        now: UNIX_EPOCH,
+        local_principal: "",
+        certificate: b"der",
+    };
+    let bytes = filter(None).check_request(&facts, &described, Some(shown), &written);
     let context = CheckRequest::decode(&bytes[..]).unwrap().attributes.unwrap();
     let asked = context.request.unwrap().http.unwrap();
     assert_eq!((asked.method.as_str(), asked.path.as_str(), asked.body.as_str()), ("POST", "/a?b", "half"));

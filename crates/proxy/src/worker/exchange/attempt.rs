@@ -375,6 +375,9 @@ impl Attempt<'_, '_> {
         for cookie in self.cookies {
             head.headers.append_id(HeaderId::SetCookie, cookie);
         }
+        for (name, value) in &record.added {
+            head.headers.append(name, value);
+        }
         let mutations = &self.job.forward.destination(self.job.random).response;
         if !mutations.is_empty() {
             let stream = record.stream(&client.info, &client.worker.hostname);

@@ -72,6 +72,17 @@ impl Upstream {
         self.requests = self.requests.saturating_add(1);
     }
 
+    /// Writes a request of our own, as far as that is possible now.
+    pub(super) fn poll_whole(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Result<(), Failure> {
+        self.sent = false;
+        match poll_write(cx, &mut self.stream, bytes, &mut self.written) {
+            Poll::Ready(Ok(())) => self.sent = true,
+            Poll::Ready(Err(_)) => return Err(Failure::Sink),
+            Poll::Pending => {}
+        }
+        Ok(())
+    }
+
     pub(super) fn poll_send(
         &mut self,
         cx: &mut Context<'_>,

@@ -163,6 +163,19 @@ impl Upstream {
         }
     }
 
+    /// Writes the body of a request of our own, as far as that is possible now.
+    pub(super) fn poll_whole(&mut self, cx: &mut Context<'_>, body: &[u8]) -> Result<(), Failure> {
+        let Some(outgoing) = &mut self.outgoing else { return Err(Failure::Sink) };
+        if !self.sent {
+            match outgoing.poll_write(cx, Data::Plain(body), &mut self.written, true) {
+                Poll::Ready(Ok(())) => self.sent = true,
+                Poll::Ready(Err(_)) => return Err(Failure::Sink),
+                Poll::Pending => {}
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn poll_send(
         &mut self,
         cx: &mut Context<'_>,
