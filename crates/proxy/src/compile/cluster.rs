@@ -7,6 +7,7 @@ use maille_xds::types::cluster::circuit_breakers::{Thresholds, thresholds};
 use maille_xds::types::cluster::cluster::{self, ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, LbConfig};
 use maille_xds::types::cluster::{self as proto, CircuitBreakers, UpstreamConnectionOptions};
 use maille_xds::types::core::{self, RoutingPriority};
+use maille_xds::types::pb::envoy::config::common::matcher::v3::MatchPredicate;
 use maille_xds::types::upstream_http::http_protocol_options::{
     AutoHttpConfig, ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
     explicit_http_config::ProtocolConfig,
@@ -20,7 +21,7 @@ use crate::compile::endpoint::{load_assignment, local_socket_address};
 use crate::compile::{http, load_balancing, matcher, tls};
 use crate::config::{
     Cluster, Discovery, DnsFamily, DnsOptions, EndpointAddress, Endpoints, Limits, OriginalDst, OutlierDetection,
-    TcpKeepalive, TransportMatch, UpstreamHttp, UpstreamProtocol,
+    ResponsePredicate, RetryBudget, TcpKeepalive, TransportMatch, UpstreamHttp, UpstreamProtocol,
 };
 
 /// Envoy's defaults.
@@ -263,12 +264,32 @@ fn circuit_breakers_of(at: &At<'_>, proto: &Option<CircuitBreakers>) -> Compiled
     let mut out = (Limits::default(), Limits::default());
     let Some(CircuitBreakers { thresholds, per_host_thresholds }) = proto else { return Ok(out) };
     let at = at.field("circuit_breakers");
-    unset!(at; per_host_thresholds);
-    for (i, proto) in thresholds.iter().enumerate() {
+    // Of several for a priority the first counts.
+    for (i, proto) in thresholds.iter().enumerate().rev() {
         let at = at.item("thresholds", i);
         match at.one_of("priority", proto.priority)? {
             RoutingPriority::Default => out.0 = limits(&at, proto)?,
             RoutingPriority::High => out.1 = limits(&at, proto)?,
+        }
+    }
+    for (i, proto) in per_host_thresholds.iter().enumerate().rev() {
+        let at = at.item("per_host_thresholds", i);
+        let Thresholds {
+            priority,
+            max_connections,
+            max_pending_requests,
+            max_requests,
+            max_retries,
+            retry_budget,
+            track_remaining,
+            max_connection_pools,
+        } = proto;
+        unset!(at; max_pending_requests, max_requests, max_retries, retry_budget, track_remaining);
+        unset!(at; max_connection_pools);
+        let most = number(max_connections).unwrap_or(u32::MAX);
+        match at.one_of("priority", *priority)? {
+            RoutingPriority::Default => out.0.max_connections_per_host = most,
+            RoutingPriority::High => out.1.max_connections_per_host = most,
         }
     }
     Ok(out)
@@ -285,13 +306,15 @@ fn limits(at: &At<'_>, proto: &Thresholds) -> Compiled<Limits> {
         track_remaining,
         max_connection_pools,
     } = proto;
-    unset!(at; max_connection_pools);
     let default = Limits::default();
     let budget = retry_budget.as_ref().map(|proto| {
         let at = at.field("retry_budget");
         let thresholds::RetryBudget { budget_percent, budget_interval, min_retry_concurrency } = proto;
-        unset!(at; budget_interval);
-        Ok((budget_percent.as_ref().map_or(20.0, |p| p.value), number(min_retry_concurrency).unwrap_or(3)))
+        Ok(RetryBudget {
+            percent: budget_percent.as_ref().map_or(20.0, |p| p.value),
+            least: number(min_retry_concurrency).unwrap_or(3),
+            interval: at.timeout("budget_interval", budget_interval, None)?,
+        })
     });
     Ok(Limits {
         max_connections: number(max_connections).unwrap_or(default.max_connections),
@@ -299,6 +322,8 @@ fn limits(at: &At<'_>, proto: &Thresholds) -> Compiled<Limits> {
         max_requests: number(max_requests).unwrap_or(default.max_requests),
         max_retries: number(max_retries).unwrap_or(default.max_retries),
         retry_budget: budget.transpose()?,
+        max_connection_pools: number(max_connection_pools).unwrap_or(u32::MAX),
+        max_connections_per_host: u32::MAX,
         track_remaining: *track_remaining,
     })
 }
@@ -416,7 +441,7 @@ fn typed_http(at: &At<'_>, proto: &upstream_http::HttpProtocolOptions) -> Compil
         retry_policy,
         upstream_protocol_options,
     } = proto;
-    unset!(at; http_filters, header_validation_config, outlier_detection, request_mirror_policies, hash_policy);
+    unset!(at; http_filters, header_validation_config, request_mirror_policies, hash_policy);
     unset!(at; retry_policy);
     let (protocol, http1, http2) = match at.required("upstream_protocol_options", upstream_protocol_options)? {
         UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config }) => {
@@ -447,7 +472,31 @@ fn typed_http(at: &At<'_>, proto: &upstream_http::HttpProtocolOptions) -> Compil
             (UpstreamProtocol::Alpn, http1.clone(), http2.clone())
         }
     };
-    upstream_http(at, protocol, common, &http1, &http2, upstream)
+    let mut http = upstream_http(at, protocol, common, &http1, &http2, upstream)?;
+    if let Some(upstream_http::http_protocol_options::OutlierDetection { error_matcher }) = outlier_detection {
+        let at = at.field("outlier_detection");
+        http.errors =
+            error_matcher.as_ref().map(|proto| response_predicate(&at.field("error_matcher"), proto)).transpose()?;
+    }
+    Ok(http)
+}
+
+fn response_predicate(at: &At<'_>, proto: &MatchPredicate) -> Compiled<ResponsePredicate> {
+    use maille_xds::types::pb::envoy::config::common::matcher::v3::match_predicate::{MatchSet, Rule};
+    let all = |at: &At<'_>, MatchSet { rules }: &MatchSet| -> Compiled<Vec<_>> {
+        rules.iter().enumerate().map(|(i, rule)| response_predicate(&at.item("rules", i), rule)).collect()
+    };
+    Ok(match at.required("rule", &proto.rule)? {
+        Rule::AnyMatch(_) => ResponsePredicate::Any,
+        Rule::NotMatch(inner) => ResponsePredicate::Not(Box::new(response_predicate(&at.field("not_match"), inner)?)),
+        Rule::AndMatch(set) => ResponsePredicate::All(all(&at.field("and_match"), set)?),
+        Rule::OrMatch(set) => ResponsePredicate::OneOf(all(&at.field("or_match"), set)?),
+        Rule::HttpResponseHeadersMatch(headers) => {
+            let at = at.field("http_response_headers_match");
+            ResponsePredicate::Headers(matcher::headers(&at, "headers", &headers.headers)?)
+        }
+        _ => return at.refuse("only response headers can be matched here"),
+    })
 }
 
 fn upstream_http(
@@ -471,6 +520,7 @@ fn upstream_http(
         max_connection_duration: common.max_connection_duration,
         max_stream_duration: common.max_stream_duration,
         max_requests_per_connection: common.max_requests,
+        errors: None,
         max_header_count: common.max_headers,
         max_header_bytes: common.max_response_bytes,
         auto_sni: *auto_sni,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{Endpoints, Http1Options, Http2Options, Metadata, UpstreamTls};
+use crate::config::{Endpoints, HeaderMatcher, Http1Options, Http2Options, Metadata, UpstreamTls};
 
 /// One cluster.
 #[derive(Clone, Debug)]
@@ -195,10 +195,25 @@ pub struct Limits {
     pub max_requests: u32,
     /// Retries at a time.
     pub max_retries: u32,
-    /// Retries at a time as a share of requests, instead of [`Limits::max_retries`]: percent, and the least number.
-    pub retry_budget: Option<(f64, u32)>,
+    /// Retries at a time as a share of requests, instead of [`Limits::max_retries`].
+    pub retry_budget: Option<RetryBudget>,
+    /// Pools: hosts that a worker has connections to.
+    pub max_connection_pools: u32,
+    /// Connections to one host.
+    pub max_connections_per_host: u32,
     /// Whether what remains is a metric.
     pub track_remaining: bool,
+}
+
+/// Retries as a share of requests.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RetryBudget {
+    /// The share.
+    pub percent: f64,
+    /// However few requests there are, so many retries may be.
+    pub least: u32,
+    /// For how long a request counts from its beginning; `None` is as long as it is at work.
+    pub interval: Option<Duration>,
 }
 
 impl Limits {
@@ -209,6 +224,8 @@ impl Limits {
         max_requests: u32::MAX,
         max_retries: u32::MAX,
         retry_budget: None,
+        max_connection_pools: u32::MAX,
+        max_connections_per_host: u32::MAX,
         track_remaining: false,
     };
 }
@@ -221,6 +238,8 @@ impl Default for Limits {
             max_requests: 1024,
             max_retries: 3,
             retry_budget: None,
+            max_connection_pools: u32::MAX,
+            max_connections_per_host: u32::MAX,
             track_remaining: false,
         }
     }
@@ -272,6 +291,8 @@ pub struct UpstreamHttp {
     pub max_stream_duration: Option<Duration>,
     /// Requests after which a connection is closed.
     pub max_requests_per_connection: Option<u32>,
+    /// Which responses are failures of the host; `None` is those that say so by their status.
+    pub errors: Option<ResponsePredicate>,
     /// The most header fields of a response.
     pub max_header_count: u32,
     /// The largest header block of a response, in bytes.
@@ -280,6 +301,36 @@ pub struct UpstreamHttp {
     pub auto_sni: bool,
     /// Whether the server's certificate must be for the request's host.
     pub auto_san_validation: bool,
+}
+
+/// A condition on a response's head.
+#[derive(Clone, Debug)]
+pub enum ResponsePredicate {
+    /// It always holds.
+    Any,
+    /// It does not hold.
+    Not(Box<ResponsePredicate>),
+    /// All of them hold.
+    All(Vec<ResponsePredicate>),
+    /// One of them does.
+    OneOf(Vec<ResponsePredicate>),
+    /// The headers are such.
+    Headers(Vec<HeaderMatcher>),
+}
+
+impl ResponsePredicate {
+    /// Whether it holds.
+    pub fn matches(&self, response: &maille_http::ResponseHead) -> bool {
+        match self {
+            ResponsePredicate::Any => true,
+            ResponsePredicate::Not(inner) => !inner.matches(response),
+            ResponsePredicate::All(all) => all.iter().all(|one| one.matches(response)),
+            ResponsePredicate::OneOf(all) => all.iter().any(|one| one.matches(response)),
+            ResponsePredicate::Headers(headers) => {
+                headers.iter().all(|header| header.matches_value(response.header(&header.name)))
+            }
+        }
+    }
 }
 
 /// Which version of HTTP is spoken with an upstream.

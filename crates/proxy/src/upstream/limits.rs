@@ -1,9 +1,13 @@
 //! Circuit breakers: how much may be going on in a cluster at a time, counted over all workers.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+mod window;
 
-use crate::config::Limits;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use crate::config::{Limits, RetryBudget};
+use window::Window;
 
 /// What is going on at a host or in a cluster, counted over all workers. Survives updates of either.
 ///
@@ -19,6 +23,10 @@ pub struct Load {
     pub pending: AtomicU32,
     /// Retries at work.
     pub retries: AtomicU32,
+    /// Hosts that a worker has connections to, for each worker.
+    pub pools: AtomicU32,
+    /// Requests that began a short while ago.
+    begun: OnceLock<Window>,
 }
 
 impl Load {
@@ -46,8 +54,12 @@ impl<'a> Breakers<'a> {
     #[inline]
     pub(crate) fn request(self) -> Option<Permit<'a>> {
         let Breakers { limits, load } = self;
-        if limits.max_requests == u32::MAX && limits.retry_budget.is_none() {
-            return Some(Permit(None));
+        match limits.retry_budget {
+            None if limits.max_requests == u32::MAX => return Some(Permit(None)),
+            Some(RetryBudget { interval: Some(interval), .. }) => {
+                load.begun.get_or_init(|| Window::new(interval)).count(Instant::now());
+            }
+            _ => {}
         }
         Permit::take(&load.requests, limits.max_requests)
     }
@@ -57,15 +69,23 @@ impl<'a> Breakers<'a> {
         Permit::take(&self.load.pending, self.limits.max_pending_requests)
     }
 
+    /// Whether a worker may have connections to one more host.
+    pub(crate) fn pool_is_free(self) -> bool {
+        let most = self.limits.max_connection_pools;
+        most == u32::MAX || self.load.pools.load(Ordering::Relaxed) < most
+    }
+
     /// For a retry, from the decision for it to its outcome.
     pub(crate) fn retry(self) -> Option<Permit<'a>> {
         let Breakers { limits, load } = self;
         let most = match limits.retry_budget {
             // A share of what is going on right now; a few are allowed however little that is.
-            Some((percent, least)) => {
-                let active =
-                    f64::from(load.requests.load(Ordering::Relaxed)) + f64::from(load.pending.load(Ordering::Relaxed));
-                ((percent / 100.0 * active) as u32).max(least)
+            Some(RetryBudget { percent, least, interval }) => {
+                let requests = match (interval, load.begun.get()) {
+                    (None, _) => f64::from(load.active()) + f64::from(load.pending.load(Ordering::Relaxed)),
+                    (Some(_), begun) => begun.map_or(0.0, |begun| f64::from(begun.sum(Instant::now()))),
+                };
+                ((percent / 100.0 * requests) as u32).max(least)
             }
             None if limits.max_retries == u32::MAX => return Some(Permit(None)),
             None => limits.max_retries,

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 
 use super::limits::{give, take};
@@ -58,8 +59,15 @@ impl Counted {
 
     /// Counts one of a pool. A pool may always have one: whoever waits there would otherwise wait for ever.
     fn of_pool(line: &Rc<Waiting>, host: &Host, breakers: Breakers<'_>) -> Option<Counted> {
-        let limit = if line.open() == 0 { u32::MAX } else { breakers.limits.max_connections };
+        let first = line.open() == 0;
+        if !first && host.load.connections.load(Ordering::Relaxed) >= breakers.limits.max_connections_per_host {
+            return None;
+        }
+        let limit = if first { u32::MAX } else { breakers.limits.max_connections };
         let mut counted = Counted::up_to(limit, host, breakers)?;
+        if first {
+            take(&breakers.load.pools, u32::MAX);
+        }
         line.opened();
         counted.line = Some(line.clone());
         Some(counted)
@@ -72,6 +80,9 @@ impl Drop for Counted {
         give(&self.cluster.connections);
         if let Some(line) = &self.line {
             line.closed();
+            if line.open() == 0 {
+                give(&self.cluster.pools);
+            }
         }
     }
 }
@@ -95,6 +106,11 @@ impl Pool {
                 return Some(connection);
             }
         }
+    }
+
+    /// Whether a request may wait here: where there is no connection yet, only if there may be one more pool.
+    pub(crate) fn may_wait(&self, breakers: Breakers<'_>) -> bool {
+        self.line.open() > 0 || breakers.pool_is_free()
     }
 
     /// The right to make a connection of HTTP/2, if there may be one more.

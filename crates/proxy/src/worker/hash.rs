@@ -1,6 +1,7 @@
 //! What of a request decides the host of a consistent-hash cluster.
 
-use std::net::IpAddr;
+use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
 
 use maille_http::{HeaderId, RequestHead};
 use xxhash_rust::xxh64::xxh64;
@@ -8,41 +9,57 @@ use xxhash_rust::xxh64::xxh64;
 use crate::config::{HashOn, HashPolicy};
 use crate::route::query_parameter;
 
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asking {
+    /// The client, as far as we trust what we were told about it.
+    pub(crate) client: IpAddr,
+    /// Both ends of the connection.
+    pub(crate) connection: (SocketAddr, SocketAddr),
+}
+
 /// The hash of a request, if it has anything to hash; a cookie that the client is to get is put into `set_cookie`.
 pub(crate) fn hash(
     policies: &[HashPolicy],
     request: &RequestHead,
-    client: IpAddr,
+    asking: Asking,
     set_cookie: &mut Vec<Vec<u8>>,
 ) -> Option<u64> {
     let mut hash: Option<u64> = None;
     for policy in policies {
-        if let Some(new) = one(&policy.on, request, client, set_cookie) {
+        if let Some(new) = one(&policy.on, request, asking, set_cookie) {
             // Rotating keeps two policies with the same value from cancelling each other out.
             hash = Some(hash.map_or(0, |old| old.rotate_left(1)) ^ new);
-            if policy.terminal {
-                break;
-            }
+        }
+        if policy.terminal && hash.is_some() {
+            break;
         }
     }
     hash
 }
 
-fn one(on: &HashOn, request: &RequestHead, client: IpAddr, set_cookie: &mut Vec<Vec<u8>>) -> Option<u64> {
+fn one(on: &HashOn, request: &RequestHead, asking: Asking, set_cookie: &mut Vec<Vec<u8>>) -> Option<u64> {
     match on {
         HashOn::Header(name, rewrite) => {
-            let value = request.header(name)?;
-            Some(match rewrite {
-                Some(rewrite) => xxh64(&rewrite.apply(&value), 0),
-                None => xxh64(&value, 0),
-            })
+            let mut values: Vec<Cow<'_, [u8]>> = request.headers.values(name).map(Cow::Borrowed).collect();
+            if values.is_empty() {
+                // The host, the path and the like.
+                values.push(request.header(name)?);
+            }
+            if let Some(rewrite) = rewrite {
+                values = values.into_iter().map(|value| Cow::Owned(rewrite.apply(&value))).collect();
+            }
+            // In whatever order they come.
+            values.sort();
+            Some(values.iter().fold(0, |seed, value| xxh64(value, seed)))
         }
         HashOn::Cookie { name, ttl, path, attributes } => {
             if let Some(value) = cookie(request, name.as_bytes()) {
                 return Some(xxh64(value, 0));
             }
             let ttl = (*ttl)?;
-            let value = format!("{:032x}", fastrand::u128(..));
+            let (remote, local) = asking.connection;
+            let value = format!("{:016x}", xxh64(format!("{remote}{local}").as_bytes(), 0));
             let mut line = format!("{name}=\"{value}\"");
             if !ttl.is_zero() {
                 line.push_str(&format!("; Max-Age={}", ttl.as_secs()));
@@ -60,7 +77,7 @@ fn one(on: &HashOn, request: &RequestHead, client: IpAddr, set_cookie: &mut Vec<
             set_cookie.push(line.into_bytes());
             Some(xxh64(value.as_bytes(), 0))
         }
-        HashOn::SourceIp => Some(xxh64(client.to_string().as_bytes(), 0)),
+        HashOn::SourceIp => Some(xxh64(asking.client.to_string().as_bytes(), 0)),
         HashOn::Query(name) => Some(xxh64(&query_parameter(request.query()?, name.as_bytes())?, 0)),
     }
 }
@@ -76,3 +93,6 @@ fn cookie<'a>(request: &'a RequestHead, name: &[u8]) -> Option<&'a [u8]> {
     let bare = value.strip_prefix(b"\"").and_then(|v| v.strip_suffix(b"\"")).unwrap_or(value);
     (!bare.is_empty()).then_some(bare)
 }
+
+#[cfg(test)]
+mod tests;

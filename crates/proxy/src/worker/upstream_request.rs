@@ -105,7 +105,7 @@ impl Upstream {
         timers: &mut Timers,
     ) -> Result<Upstream, Unconnected> {
         // Whoever has no connection yet counts as waiting for one, even if it is being made at once.
-        let _pending = breakers.pending().ok_or(Unconnected::Overflow)?;
+        let _pending = breakers.pending().filter(|_| host.pool.may_wait(breakers)).ok_or(Unconnected::Overflow)?;
         let worker = client.worker.clone();
         let mut made = std::pin::pin!(async {
             match http2 {

@@ -215,3 +215,32 @@ fn forwarded_connections_have_the_same_limit() {
         write!(next, "GET / HTTP/1.1\r\n\r\n").is_ok() && next.read(&mut bytes).is_ok_and(|n| n > 0)
     });
 }
+
+#[test]
+fn one_host_gets_only_so_many_connections() {
+    let (one, other) = (Backend::start(), Backend::start());
+    let proxy = Proxy::start(&[&one, &other], |config| {
+        let breakers = config.cluster.circuit_breakers.as_mut().unwrap();
+        breakers.per_host_thresholds =
+            vec![types::cluster::circuit_breakers::Thresholds { max_connections: number(2), ..Default::default() }];
+    });
+    let mut sent: Vec<_> = (0..8).map(|_| proxy.send("/held")).collect();
+    one.wait_for_requests(2);
+    other.wait_for_requests(2);
+    one.release();
+    other.release();
+    assert!(sent.iter_mut().all(|sent| sent.answer().status == 200));
+    for backend in [&one, &other] {
+        assert_eq!(backend.see(|state| (state.requests, state.connections)), (4, 2));
+    }
+}
+
+#[test]
+fn connections_go_to_only_so_many_hosts() {
+    let (one, other) = (Backend::start(), Backend::start());
+    let proxy = Proxy::start(&[&one, &other], |config| config.limits().max_connection_pools = number(1));
+    let answers: Vec<_> = (0..4).map(|_| proxy.get("/")).collect();
+    assert_eq!(answers.iter().filter(|answer| answer.status == 200).count(), 2);
+    assert_eq!(answers.iter().filter(|answer| answer.is_overflow()).count(), 2);
+    assert_eq!(one.see(|state| state.connections) + other.see(|state| state.connections), 1);
+}

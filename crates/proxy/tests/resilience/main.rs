@@ -4,4 +4,5 @@
 mod limits;
 mod outliers;
 mod policies;
+mod retries;
 mod support;

@@ -31,6 +31,8 @@ pub(crate) struct Backend {
 pub(crate) struct State {
     pub(crate) requests: usize,
     pub(crate) connections: usize,
+    /// The lines of the last request's head.
+    pub(crate) last_head: Vec<String>,
     status: u16,
     released: bool,
 }
@@ -87,10 +89,11 @@ fn serve(mut stream: TcpStream, (state, changed): &(Mutex<State>, Condvar)) {
     state.lock().unwrap().connections += 1;
     let mut input = BufReader::new(stream.try_clone().unwrap());
     loop {
-        let Some((first, _)) = read_head(&mut input) else { return };
+        let Some((first, lines)) = read_head(&mut input) else { return };
         let status = {
             let mut state = state.lock().unwrap();
             state.requests += 1;
+            state.last_head = lines;
             changed.notify_all();
             if first.contains(" /held") {
                 state = changed.wait_while(state, |state| !state.released).unwrap();
@@ -368,6 +371,13 @@ fn http_manager(config: &Config, log: &std::path::Path) -> Any {
     };
     types::any(&hcm::HttpConnectionManager {
         stat_prefix: "http".into(),
+        internal_address_config: Some(hcm::http_connection_manager::InternalAddressConfig {
+            cidr_ranges: vec![core::CidrRange {
+                address_prefix: "10.0.0.0".into(),
+                prefix_len: Some(UInt32Value { value: 8 }),
+            }],
+            ..Default::default()
+        }),
         stream_idle_timeout: Some(types::Duration::default()),
         http_filters: config.filters.iter().chain([&router]).map(filter).collect(),
         access_log: vec![accesslog::AccessLog {

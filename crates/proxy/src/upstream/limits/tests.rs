@@ -52,7 +52,7 @@ fn nothing_is_counted_that_nothing_depends_on() {
     assert_eq!(load.requests.load(Ordering::Relaxed), 0);
     assert_eq!(load.retries.load(Ordering::Relaxed), 0);
     // A budget depends on the number of requests, even when that is not limited itself.
-    let budget = limits(|l| l.retry_budget = Some((20.0, 3)));
+    let budget = limits(|l| l.retry_budget = Some(RetryBudget { percent: 20.0, least: 3, interval: None }));
     let _counted = Breakers { load: &load, limits: &budget }.request();
     assert_eq!(load.requests.load(Ordering::Relaxed), 1);
 }
@@ -71,7 +71,10 @@ fn a_retry_budget_is_a_share_of_what_is_going_on() {
     ];
     for (budget, requests, pending, most) in cases {
         // The other limit on retries does not count beside a budget.
-        let limits = limits(|l| (l.retry_budget, l.max_retries) = (Some(budget), 0));
+        let limits = limits(|l| {
+            l.retry_budget = Some(RetryBudget { percent: budget.0, least: budget.1, interval: None });
+            l.max_retries = 0;
+        });
         let load = Arc::<Load>::default();
         load.requests.store(requests, Ordering::Relaxed);
         load.pending.store(pending, Ordering::Relaxed);
@@ -79,4 +82,16 @@ fn a_retry_budget_is_a_share_of_what_is_going_on() {
         let permits: Vec<_> = std::iter::from_fn(|| breakers.retry()).take(100).collect();
         assert_eq!(permits.len(), most, "{budget:?} of {requests}+{pending}");
     }
+}
+
+#[test]
+fn a_budget_with_an_interval_counts_what_began_lately() {
+    let interval = Some(std::time::Duration::from_secs(3600));
+    let budget = limits(|l| l.retry_budget = Some(RetryBudget { percent: 50.0, least: 1, interval }));
+    let load = Arc::<Load>::default();
+    let breakers = Breakers { load: &load, limits: &budget };
+    let retries = || (0..100).map_while(|_| breakers.retry()).collect::<Vec<_>>().len();
+    assert_eq!(retries(), 1, "nothing has begun");
+    (0..10).for_each(|_| drop(breakers.request()));
+    assert_eq!(retries(), 5, "they are over, and count all the same");
 }

@@ -191,8 +191,15 @@ impl Attempt<'_, '_> {
             return;
         }
         let response = &scratch.response;
-        let grpc = is_grpc(&scratch.request).then(|| response.headers.get(HeaderId::GrpcStatus)).flatten();
-        let status = grpc.map_or(response.status, grpc_to_http);
+        let is_grpc = is_grpc(&scratch.request);
+        let grpc = is_grpc.then(|| response.headers.get(HeaderId::GrpcStatus)).flatten();
+        let status = match &self.entry.config.http.errors {
+            Some(errors) if !is_grpc => match errors.matches(response) {
+                true => response.status.max(500),
+                false => 200,
+            },
+            _ => grpc.map_or(response.status, grpc_to_http),
+        };
         self.entry.report(&self.host.host, outlier::Outcome::Response(status));
     }
 

@@ -19,14 +19,16 @@ use crate::config::{
 };
 use crate::snapshot::Snapshot;
 use crate::upstream::{Breakers, Loads, Permit, Purpose, WorkerCluster, WorkerHost};
+use crate::worker::hash::{self, Asking};
 use crate::worker::http::{After, Client};
+use crate::worker::mirror;
 use crate::worker::record::Record;
 use crate::worker::reply::{OnRoute, Reply, answer};
 use crate::worker::retry::{self, Priorities, Reset, Terms};
 use crate::worker::scratch::Scratch;
+use crate::worker::mirror;
 use crate::worker::timers::{Limits, Timers, to_grpc_timeout};
 use crate::worker::upstream_request::{Lost, speaks_http2};
-use crate::worker::{hash, mirror};
 
 /// A request that goes upstream.
 pub(super) struct Job<'a> {
@@ -71,7 +73,9 @@ impl Job<'_> {
         let mut cookies = Vec::new();
         let hash = match entry.config.lb {
             LbPolicy::RingHash { .. } | LbPolicy::Maglev { .. } => {
-                hash::hash(&self.forward.hash, &scratch.request, record.remote.ip(), &mut cookies)
+                let connection = (client.info.remote, client.info.local);
+                let asking = Asking { client: record.remote.ip(), connection };
+                hash::hash(&self.forward.hash, &scratch.request, asking, &mut cookies)
             }
             _ => None,
         };
