@@ -26,7 +26,6 @@ use crate::worker::record::Record;
 use crate::worker::reply::{OnRoute, Reply, answer};
 use crate::worker::retry::{self, Priorities, Reset, Terms};
 use crate::worker::scratch::Scratch;
-use crate::worker::mirror;
 use crate::worker::timers::{Limits, Timers, to_grpc_timeout};
 use crate::worker::upstream_request::{Lost, speaks_http2};
 
