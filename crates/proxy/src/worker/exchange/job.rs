@@ -178,6 +178,8 @@ impl Job<'_> {
                     None => metrics.upstream_rq_retry_backoff_exponential().inc(),
                 }
                 let pause = asked.unwrap_or_else(|| retry::pause(policy, retries));
+                // The try is over, and so is its time.
+                timers.try_begins(None, None);
                 match pause_for(client, pause, Some(&mut timers)).await {
                     Ok(()) => {}
                     Err(Lost::Client(_)) => {
