@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{ColorChoice, CommandFactory, Parser, Subcommand};
 
-use crate::{completion, demo, proxy, run, up, validate, version};
+use crate::{completion, demo, explain, proxy, run, up, validate, version};
 
 /// A service mesh that speaks Istio's API, in one binary.
 #[derive(Debug, Parser)]
@@ -41,6 +41,7 @@ enum Command {
     Run(run::Args),
     Demo(demo::Args),
     Validate(validate::Args),
+    Explain(explain::Args),
     Proxy(proxy::Args),
     Version(version::Args),
     Completion(completion::Args),
@@ -70,6 +71,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Proxy(args) => proxy::run(args),
         Command::DemoApp(args) => demo::app::run(args),
         Command::Validate(args) => validate::run(args),
+        Command::Explain(args) => explain::run(args),
         Command::Version(args) => version::run(args),
         Command::Completion(args) => completion::run(args, Cli::command()),
     };

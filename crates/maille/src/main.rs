@@ -5,6 +5,7 @@ mod completion;
 mod control;
 mod demo;
 mod diagnostics;
+mod explain;
 mod failure;
 mod plane;
 mod proxy;

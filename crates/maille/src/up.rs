@@ -1,7 +1,7 @@
 //! `maille up`.
 
 pub(crate) mod gateways;
-mod plan;
+pub(crate) mod plan;
 mod screen;
 
 use std::io;

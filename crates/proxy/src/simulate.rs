@@ -157,6 +157,10 @@ pub struct Outcome {
     pub error: Option<Failure>,
     /// The answer of the policy that refused it.
     pub refusal: Option<Refusal>,
+    /// The resource that the route was made from, as the control plane names it in the route's metadata.
+    pub made_from: Option<Arc<str>>,
+    /// Clusters of the external authorizers that would be asked; what they would say nobody knows.
+    pub consults: Vec<Arc<str>>,
 }
 
 /// Why a call goes no further.
@@ -288,6 +292,12 @@ impl Tables {
                 HttpFilterKind::Jwt(filter) => {
                     policy::ask_for_token(filter, &mut head, call.random, call.now, &mut metadata)
                 }
+                HttpFilterKind::ExtAuthz(filter) => {
+                    if filter.concerns(&metadata) {
+                        outcome.consults.push(filter.service.cluster().clone());
+                    }
+                    Step::Pass
+                }
                 _ => Step::Pass,
             };
             pass(step, outcome)?;
@@ -297,6 +307,8 @@ impl Tables {
         let (host, route) = find_route(table, call, &head, &metadata, outcome)?;
         outcome.virtual_host = Some(host.name.clone());
         outcome.route = Some(route.name.clone());
+        let made_from = route.metadata.as_ref().and_then(|metadata| metadata.get("istio", &["config"])?.as_str());
+        outcome.made_from = made_from.map(Arc::from);
         if let Action::Forward(forward) = &route.action {
             let destination = forward.destination(call.random);
             outcome.cluster = forward.cluster_name(destination, &head).map(Arc::from);

@@ -54,6 +54,16 @@ pub enum AuthzService {
     Http(Box<AuthzHttp>),
 }
 
+impl AuthzService {
+    /// The cluster that is asked.
+    pub fn cluster(&self) -> &Arc<str> {
+        match self {
+            AuthzService::Grpc { cluster, .. } => cluster,
+            AuthzService::Http(http) => &http.cluster,
+        }
+    }
+}
+
 /// Asking by HTTP.
 #[derive(Clone, Debug)]
 pub struct AuthzHttp {
