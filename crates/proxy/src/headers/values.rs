@@ -10,6 +10,7 @@ use maille_telemetry::flags::ResponseFlags;
 use maille_telemetry::format::{Field, HeaderPair, Operator, PathOption, Values};
 
 use crate::config::Metadata;
+use crate::tls::TlsInfo;
 
 /// The HTTP version of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +93,8 @@ pub struct StreamInfo<'a> {
     pub connection_id: u64,
     /// The SNI.
     pub server_name: &'a str,
+    /// What TLS with the client has agreed on.
+    pub(crate) tls: Option<&'a TlsInfo>,
     /// The route's name.
     pub route_name: &'a str,
     /// The filter chain's name.
@@ -132,6 +135,7 @@ impl Default for StreamInfo<'_> {
             downstream_failure: "",
             connection_id: 0,
             server_name: "",
+            tls: None,
             route_name: "",
             filter_chain_name: "",
             hostname: "",
@@ -229,12 +233,17 @@ impl LogValues<'_> {
             Field::DownstreamDirectRemoteAddressWithoutPort => ip(stream.downstream_direct_remote, out),
             Field::DownstreamDirectRemotePort => port(stream.downstream_direct_remote, out),
             Field::DownstreamTransportFailureReason => text(stream.downstream_failure, out),
-            // There is no TLS on the client's side yet: listeners that want it are refused.
-            Field::DownstreamPeerUriSan
-            | Field::DownstreamPeerSubject
-            | Field::DownstreamLocalUriSan
-            | Field::DownstreamTlsVersion
-            | Field::DownstreamTlsCipher => false,
+            Field::DownstreamPeerUriSan => {
+                stream.tls.and_then(|tls| tls.peer.as_ref()).is_some_and(|peer| names(&peer.uri_sans, out))
+            }
+            Field::DownstreamPeerSubject => {
+                stream.tls.and_then(|tls| tls.peer.as_ref()).is_some_and(|peer| text(&peer.subject, out))
+            }
+            Field::DownstreamLocalUriSan => {
+                stream.tls.and_then(|tls| tls.local.as_ref()).is_some_and(|local| names(&local.uri_sans, out))
+            }
+            Field::DownstreamTlsVersion => stream.tls.is_some_and(|tls| text(tls.version, out)),
+            Field::DownstreamTlsCipher => stream.tls.is_some_and(|tls| text(tls.cipher, out)),
             Field::ConnectionId => number(stream.connection_id, out),
             Field::RequestedServerName => text(stream.server_name, out),
             Field::RouteName => text(stream.route_name, out),
@@ -300,6 +309,11 @@ fn header<'a>(pair: &HeaderPair<Name>, find: impl Fn(&Name) -> Option<Cow<'a, [u
 fn bytes(value: &[u8], out: &mut Vec<u8>) -> bool {
     out.extend_from_slice(value);
     !value.is_empty()
+}
+
+/// Several names, as Envoy writes them.
+fn names(all: &[Box<str>], out: &mut Vec<u8>) -> bool {
+    text(&all.join(","), out)
 }
 
 fn text(value: &str, out: &mut Vec<u8>) -> bool {

@@ -18,8 +18,6 @@ pub(crate) struct TlsInfo {
     pub(crate) cipher: &'static str,
     /// The name that the client asked for; empty is none.
     pub(crate) sni: Box<str>,
-    /// What ALPN has settled on; empty is nothing.
-    pub(crate) alpn: Box<str>,
     /// Whether it goes on with an earlier session.
     pub(crate) session_resumed: bool,
     /// The other side's certificate; it has been verified if the configuration wants that.
@@ -47,7 +45,6 @@ impl TlsInfo {
             },
             cipher: state.negotiated_cipher_suite().map_or("", |suite| suite_name(suite.suite())),
             sni: sni.into(),
-            alpn: state.alpn_protocol().map(String::from_utf8_lossy).unwrap_or_default().into(),
             session_resumed: state.handshake_kind() == Some(HandshakeKind::Resumed),
             peer_validated: peer.is_some() && verifier.is_some_and(|verifier| verifier.checks_anything()),
             peer,

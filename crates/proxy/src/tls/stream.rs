@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::io::{self, IoSlice, Read, Write};
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use rustls::{CommonState, Connection};
 use tokio::io::{AsyncWrite, ReadBuf};
@@ -188,6 +188,17 @@ impl TlsStream {
             }
         }
         Ok(n)
+    }
+}
+
+impl Drop for TlsStream {
+    /// Tells the other side that this is the end, and nobody has cut it off; as far as that can be said at once.
+    fn drop(&mut self) {
+        if !self.closed && !self.session.is_handshaking() {
+            self.session.send_close_notify();
+            let mut context = Context::from_waker(Waker::noop());
+            let _ = self.poll_flush(&mut context);
+        }
     }
 }
 

@@ -4,8 +4,9 @@ use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use maille_telemetry::flags::ResponseFlags;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -15,6 +16,7 @@ use super::listening::Admission;
 use super::registry::Registered;
 use super::{Worker, http, tcp};
 use crate::config::{DownstreamTls, DownstreamTransport, FilterChain, Listener, ListenerFilterKind, Network};
+use crate::headers::{LogValues, StreamInfo};
 use crate::route::Connection;
 use crate::tls::{self, TlsInfo};
 
@@ -32,10 +34,6 @@ pub(crate) struct ConnectionInfo {
     pub(crate) own: SocketAddr,
     /// The name the client asked for, by the first bytes of a TLS connection; empty is none.
     pub(crate) server_name: Box<str>,
-    /// `raw_buffer`, or `tls` when the first bytes say so.
-    pub(crate) transport_protocol: &'static str,
-    /// What the connection carries as far as its first bytes say: what ALPN offers, or which HTTP it is.
-    pub(crate) application_protocols: Vec<Box<str>>,
     /// What TLS has agreed on, where we are its end.
     pub(crate) tls: Option<Rc<TlsInfo>>,
     pub(crate) chain: Arc<FilterChain>,
@@ -88,6 +86,7 @@ pub(crate) fn start(
         arrival.serve(worker, listener, None);
     }
 }
+
 /// A connection that nobody serves yet.
 struct Arrival {
     stream: Stream,
@@ -145,6 +144,19 @@ impl Arrival {
         let Some(chain) = listener.chains.find(&connection).or(listener.default_chain.as_ref()) else {
             tracing::debug!(listener = %listener.name, remote = %direct, "no filter chain matches");
             admission.metrics.no_filter_chain_match().inc();
+            log(
+                worker,
+                listener,
+                &StreamInfo {
+                    response_flags: ResponseFlags::NO_ROUTE_FOUND,
+                    response_code_details: "filter_chain_not_found",
+                    downstream_remote: Some(facts.remote),
+                    downstream_direct_remote: Some(direct),
+                    downstream_local: Some(facts.local),
+                    server_name: &facts.server_name,
+                    ..StreamInfo::default()
+                },
+            );
             return input.release(&worker.blocks);
         };
         let id = NEXT_ID.get() + 1;
@@ -156,8 +168,6 @@ impl Arrival {
             local: facts.local,
             own,
             server_name: facts.server_name,
-            transport_protocol: facts.transport_protocol,
-            application_protocols: facts.application_protocols,
             tls: None,
             chain: chain.clone(),
             listener: listener.clone(),
@@ -209,12 +219,13 @@ async fn secure(
             let reason = tls::reason(&error);
             tracing::debug!(listener = %info.listener.name, remote = %info.direct, %reason, "no TLS with a client");
             info.admission.metrics.ssl_connection_error().inc();
-            return;
+            return log(&worker, &info.listener, &StreamInfo { downstream_failure: &reason, ..info.stream() });
         }
         Err(_) => {
             tracing::debug!(listener = %info.listener.name, remote = %info.direct, "a TLS handshake took too long");
             info.admission.metrics.downstream_cx_transport_socket_connect_timeout().inc();
-            return;
+            let why = "transport_socket_timeout";
+            return log(&worker, &info.listener, &StreamInfo { connection_termination_details: why, ..info.stream() });
         }
     };
     if info.server_name.is_empty() {
@@ -232,6 +243,14 @@ async fn secure(
     carry(&worker, Stream::Tls(Box::new(stream)), input, info, Some(registered));
 }
 
+/// Writes to the listener's own logs: of connections that nobody serves.
+fn log(worker: &Worker, listener: &Listener, stream: &StreamInfo<'_>) {
+    if !listener.access_logs.is_empty() {
+        let stream = StreamInfo { start: SystemTime::now(), hostname: &worker.hostname, ..stream.clone() };
+        worker.logs.write(&listener.access_logs, &LogValues { request: None, response: None, stream: &stream });
+    }
+}
+
 /// Carries what is in a connection, or in the TLS of it.
 fn carry(worker: &Rc<Worker>, stream: Stream, mut input: Input, info: ConnectionInfo, registered: Option<Registered>) {
     let (worker, chain) = (worker.clone(), info.chain.clone());
@@ -243,6 +262,19 @@ fn carry(worker: &Rc<Worker>, stream: Stream, mut input: Input, info: Connection
 }
 
 impl ConnectionInfo {
+    /// As logs see it.
+    fn stream(&self) -> StreamInfo<'_> {
+        StreamInfo {
+            downstream_remote: Some(self.remote),
+            downstream_direct_remote: Some(self.direct),
+            downstream_local: Some(self.local),
+            connection_id: self.id,
+            server_name: &self.server_name,
+            filter_chain_name: &self.chain.name,
+            ..StreamInfo::default()
+        }
+    }
+
     /// Whether whoever connects to an address gets here again, and again. `listens` knows the addresses that are
     /// accepted on: a listener that only has the name of an address accepts nothing there.
     pub(crate) fn comes_back(&self, to: SocketAddr, listens: impl Fn(SocketAddr) -> bool) -> bool {

@@ -124,6 +124,7 @@ impl<'s> Record<'s> {
             downstream_failure: "",
             connection_id: info.id,
             server_name: &info.server_name,
+            tls: info.tls.as_deref(),
             route_name: self.route.map_or("", |r| &r.name),
             filter_chain_name: &info.chain.name,
             hostname,

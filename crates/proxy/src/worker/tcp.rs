@@ -76,6 +76,8 @@ struct Facts {
     sent: u64,
     /// Why it was closed, in Envoy's words.
     termination: String,
+    /// Why there is no TLS with the host.
+    failure: Box<str>,
 }
 
 fn log(worker: &Worker, proxy: &TcpProxy, info: &ConnectionInfo, facts: &Facts, start: Instant) {
@@ -97,6 +99,8 @@ fn log(worker: &Worker, proxy: &TcpProxy, info: &ConnectionInfo, facts: &Facts, 
         upstream_cluster_raw: cluster.map_or("", |c| &c.name),
         connection_id: info.id,
         server_name: &info.server_name,
+        tls: info.tls.as_deref(),
+        upstream_failure: &facts.failure,
         filter_chain_name: &info.chain.name,
         hostname: &worker.hostname,
         ..StreamInfo::default()
@@ -162,6 +166,9 @@ async fn reach(
         let timed_out = matches!(error, ConnectError::Timeout);
         entry.report(&host.host, if timed_out { Outcome::TimedOut } else { Outcome::Failed });
         tracing::debug!(cluster = %entry.config.name, address = %host.host.address, ?error, "cannot connect");
+        if let ConnectError::Tls(why) = error {
+            facts.failure = why;
+        }
     }
     facts.flags.set(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
     None
