@@ -92,6 +92,9 @@ fn answer_all(s: &mut TcpStream, buf: &mut [u8], answer: &[u8], served: &AtomicU
         match s.read(buf) {
             Ok(0) => return false,
             Ok(n) => {
+                if buf[..n].starts_with(b"GET /headers ") {
+                    return say_back(s, &buf[..n]);
+                }
                 for _ in buf[..n].windows(4).filter(|w| w == b"\r\n\r\n") {
                     if s.write_all(answer).is_err() {
                         return false;
@@ -107,4 +110,10 @@ fn answer_all(s: &mut TcpStream, buf: &mut [u8], answer: &[u8], served: &AtomicU
             Err(_) => return false,
         }
     }
+}
+
+/// Answers with the request's own head.
+fn say_back(s: &mut TcpStream, head: &[u8]) -> bool {
+    let answer = [format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", head.len()).as_bytes(), head].concat();
+    s.write_all(&answer).is_ok()
 }

@@ -215,10 +215,6 @@ fn await_ok(port: u16) -> anyhow::Result<()> {
 }
 
 fn answers_from(port: u16, path: &str) -> anyhow::Result<u16> {
-    use std::io::{Read, Write};
-    let mut s = std::net::TcpStream::connect(("127.0.0.1", port))?;
-    write!(s, "GET {path} HTTP/1.1\r\nhost: bench.example\r\nconnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    s.read_to_string(&mut answer)?;
+    let answer = mesh::ask(([127, 0, 0, 1], port).into(), "bench.example", path)?;
     Ok(answer.get(9..12).and_then(|c| c.parse().ok()).unwrap_or(0))
 }

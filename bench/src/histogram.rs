@@ -22,6 +22,12 @@ impl Histogram {
         self.count += 1;
     }
 
+    /// Takes over what another one recorded.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.buckets.iter_mut().zip(&other.buckets).for_each(|(a, b)| *a += b);
+        self.count += other.count;
+    }
+
     pub(crate) fn count(&self) -> u64 {
         self.count
     }

@@ -1,8 +1,11 @@
 //! A mesh to measure: a directory of Istio YAML, `maille up` on it, and the gateway process it starts.
 
+use crate::gateways::Identity;
 use crate::process::{self, Process};
 use anyhow::Context;
 use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -54,6 +57,11 @@ pub(crate) fn gateway_pid(up: &Process) -> anyhow::Result<u32> {
 
 /// A Gateway on `port` for every host.
 pub(crate) fn gateway(port: u16) -> String {
+    gateway_of(port, "HTTP")
+}
+
+/// A Gateway on `port` that speaks `protocol`.
+pub(crate) fn gateway_of(port: u16, protocol: &str) -> String {
     format!(
         "apiVersion: networking.istio.io/v1
 kind: Gateway
@@ -61,18 +69,44 @@ metadata: {{name: edge, namespace: bench}}
 spec:
   selector: {{istio: ingressgateway}}
   servers:
-  - port: {{number: {port}, name: http, protocol: HTTP}}
+  - port: {{number: {port}, name: edge, protocol: {protocol}}}
     hosts: [\"*\"]
 "
     )
 }
 
-/// A service `HOST` with one endpoint per (port, version).
+/// A Gateway on `port` that ends TLS, and the Secret with its certificate.
+pub(crate) fn tls_gateway(port: u16, identity: &Identity) -> String {
+    let indented = |pem: &str| pem.lines().map(|l| format!("    {l}\n")).collect::<String>();
+    format!(
+        "{}    tls: {{mode: SIMPLE, credentialName: edge}}
+---
+apiVersion: v1
+kind: Secret
+metadata: {{name: edge, namespace: istio-system}}
+type: kubernetes.io/tls
+stringData:
+  tls.crt: |
+{}  tls.key: |
+{}",
+        gateway_of(port, "HTTPS"),
+        indented(&identity.certificate),
+        indented(&identity.key)
+    )
+}
+
+/// A service `NAME.example` with one endpoint per (port, version).
 pub(crate) fn service(name: &str, endpoints: &[(u16, &str)]) -> String {
+    service_of(name, "HTTP", endpoints)
+}
+
+/// The same, of another protocol.
+pub(crate) fn service_of(name: &str, protocol: &str, endpoints: &[(u16, &str)]) -> String {
+    let port_name = protocol.to_ascii_lowercase();
     let list: String = endpoints
         .iter()
         .map(|(port, version)| {
-            format!("  - {{address: 127.0.0.1, ports: {{http: {port}}}, labels: {{version: {version}}}}}\n")
+            format!("  - {{address: 127.0.0.1, ports: {{{port_name}: {port}}}, labels: {{version: {version}}}}}\n")
         })
         .collect();
     format!(
@@ -83,9 +117,24 @@ spec:
   hosts: [{name}.example]
   location: MESH_INTERNAL
   resolution: STATIC
-  ports: [{{number: 80, name: http, protocol: HTTP}}]
+  ports: [{{number: 80, name: {port_name}, protocol: {protocol}}}]
   endpoints:
 {list}"
+    )
+}
+
+/// A VirtualService that sends every connection of the gateway to a service.
+pub(crate) fn tcp_service(name: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: {name}, namespace: bench}}
+spec:
+  hosts: [\"*\"]
+  gateways: [edge]
+  tcp:
+  - route: [{{destination: {{host: {name}.example}}}}]
+"
     )
 }
 
@@ -101,4 +150,14 @@ spec:
   http:
 {http}"
     )
+}
+
+/// One request on a connection of its own; the whole answer as text.
+pub(crate) fn ask(to: SocketAddr, host: &str, path: &str) -> anyhow::Result<String> {
+    let mut s = TcpStream::connect(to)?;
+    s.set_read_timeout(Some(Duration::from_secs(10)))?;
+    write!(s, "GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n")?;
+    let mut answer = Vec::new();
+    s.read_to_end(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
 }

@@ -1,7 +1,7 @@
 //! Child processes that are measured: pinned to a core, their CPU time and memory read from /proc, stopped on drop.
 
 use anyhow::Context;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::fs;
 use std::path::Path;
@@ -77,6 +77,26 @@ pub(crate) fn rss_mb(pid: u32) -> f64 {
         .and_then(|s| s.lines().find(|l| l.starts_with("VmRSS:"))?.split_whitespace().nth(1)?.parse::<f64>().ok())
         .unwrap_or(0.0)
         / 1024.0
+}
+
+/// The name of a process's program, as the kernel has it.
+pub(crate) fn comm(pid: u32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default()
+}
+
+/// Lets this process, and those it starts from now on, open so many files.
+pub(crate) fn raise_file_limit(wanted: u64) -> anyhow::Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    let enough = limit.maximum.is_none_or(|max| max >= wanted);
+    anyhow::ensure!(
+        enough,
+        "this needs {wanted} open files, and the hard limit is {:?}: see `ulimit -Hn`",
+        limit.maximum
+    );
+    if limit.current.is_some_and(|now| now < wanted) {
+        setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit })?;
+    }
+    Ok(())
 }
 
 /// The direct children of a process.

@@ -1,0 +1,144 @@
+//! Backends for what the plain one cannot do: large bodies, gRPC, bytes. One thread each, stopped when dropped.
+
+use bytes::Bytes;
+use std::net::SocketAddr;
+use std::sync::OnceLock;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+
+/// The size of a large body.
+pub(crate) const LARGE: usize = 1 << 20;
+
+/// What a server does with a connection.
+#[derive(Clone, Copy)]
+pub(crate) enum Kind {
+    /// HTTP/1.1: reads the request's body, answers 1 MB to POST and on `/big`, otherwise 64 bytes.
+    Bodies,
+    /// gRPC over HTTP/2: every call is answered with its own message.
+    Grpc,
+    /// Sends back what it gets.
+    Echo,
+}
+
+/// A server on a thread of this process.
+pub(crate) struct Server {
+    pub(crate) port: u16,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Server {
+    pub(crate) fn start(kind: Kind) -> anyhow::Result<Self> {
+        let listener = std::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+        listener.set_nonblocking(true)?;
+        let port = listener.local_addr()?.port();
+        let (stop, stopped) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = std::thread::spawn(move || {
+            runtime.block_on(async move {
+                tokio::select! { _ = accept(listener, kind) => {}, _ = stopped => {} }
+            });
+        });
+        Ok(Self { port, stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn accept(listener: std::net::TcpListener, kind: Kind) -> std::io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    loop {
+        let Ok((stream, _)) = listener.accept().await else { continue };
+        let _ = stream.set_nodelay(true);
+        tokio::spawn(async move {
+            let _ = match kind {
+                Kind::Bodies => bodies(stream).await,
+                Kind::Grpc => grpc(stream).await,
+                Kind::Echo => echo(stream).await,
+            };
+        });
+    }
+}
+
+async fn echo(mut stream: TcpStream) -> anyhow::Result<()> {
+    let mut buf = vec![0; 1 << 16];
+    loop {
+        let n = stream.read(&mut buf).await?;
+        if n == 0 {
+            return Ok(());
+        }
+        stream.write_all(&buf[..n]).await?;
+    }
+}
+
+async fn bodies(mut stream: TcpStream) -> anyhow::Result<()> {
+    static ANSWER: OnceLock<Vec<u8>> = OnceLock::new();
+    let large = ANSWER.get_or_init(|| {
+        [format!("HTTP/1.1 200 OK\r\ncontent-length: {LARGE}\r\n\r\n").into_bytes(), vec![b'x'; LARGE]].concat()
+    });
+    let (mut buf, mut filled) = (vec![0; 1 << 15], 0);
+    let small = [b"HTTP/1.1 200 OK\r\ncontent-length: 64\r\n\r\n".as_slice(), &[b'x'; 64]].concat();
+    loop {
+        let end = loop {
+            if let Some(at) = buf[..filled].windows(4).position(|w| w == b"\r\n\r\n") {
+                break at + 4;
+            }
+            anyhow::ensure!(filled < buf.len(), "a head that does not end");
+            let n = stream.read(&mut buf[filled..]).await?;
+            if n == 0 {
+                return Ok(());
+            }
+            filled += n;
+        };
+        let head = String::from_utf8_lossy(&buf[..end]).to_ascii_lowercase();
+        let wants_large = head.starts_with("post") || head.starts_with("get /big");
+        let length: usize =
+            head.split("content-length: ").nth(1).and_then(|l| l.split("\r\n").next()?.parse().ok()).unwrap_or(0);
+        let here = (filled - end).min(length);
+        let (mut left, rest) = (length - here, filled - end - here);
+        buf.copy_within(end + here..end + here + rest, 0);
+        filled = rest;
+        while left > 0 {
+            let room = buf.len().min(left);
+            let n = stream.read(&mut buf[..room]).await?;
+            anyhow::ensure!(n > 0, "the body was cut off");
+            left -= n;
+        }
+        stream.write_all(if wants_large { large } else { &small }).await?;
+    }
+}
+
+async fn grpc(stream: TcpStream) -> anyhow::Result<()> {
+    let mut builder = h2::server::Builder::new();
+    builder.initial_window_size(1 << 20).initial_connection_window_size(1 << 24).max_concurrent_streams(1000);
+    let mut connection = builder.handshake::<_, Bytes>(stream).await?;
+    while let Some(request) = connection.accept().await {
+        let (request, mut respond) = request?;
+        tokio::spawn(async move {
+            let mut body = request.into_body();
+            let mut message = Vec::new();
+            while let Some(data) = body.data().await {
+                let data = data?;
+                let _ = body.flow_control().release_capacity(data.len());
+                message.extend_from_slice(&data);
+            }
+            let head = http::Response::builder().header("content-type", "application/grpc").body(())?;
+            let mut send = respond.send_response(head, false)?;
+            send.send_data(message.into(), false)?;
+            send.send_trailers(http::HeaderMap::from_iter([(
+                http::HeaderName::from_static("grpc-status"),
+                http::HeaderValue::from_static("0"),
+            )]))?;
+            anyhow::Ok(())
+        });
+    }
+    Ok(())
+}
