@@ -117,12 +117,12 @@ fn nginx(dir: &Path, backend: u16, job: Job<'_>) -> anyhow::Result<Option<Conten
     if let Job::Tls(identity) = job {
         let (certificate, key) = pem(dir, identity)?;
         listen = format!(
-            "{listen} ssl; ssl_certificate {certificate}; ssl_certificate_key {key}; ssl_session_cache off; ssl_session_tickets off"
+            "{listen} ssl; ssl_certificate {certificate}; ssl_certificate_key {key}; ssl_protocols TLSv1.2 TLSv1.3; ssl_ecdh_curve X25519:prime256v1; ssl_session_cache off; ssl_session_tickets off"
         );
     }
     let text = format!(
         "worker_processes 1; daemon off; pid {at}/pid; error_log {at}/error.log;
-events {{ worker_connections 1024; }}
+events {{ worker_connections 16384; }}
 http {{
   access_log off; keepalive_requests 1000000000; client_max_body_size 0; client_body_buffer_size 2m; client_body_temp_path {at}/b; proxy_temp_path {at}/p;
   fastcgi_temp_path {at}/f; uwsgi_temp_path {at}/u; scgi_temp_path {at}/s;
@@ -159,7 +159,7 @@ fn haproxy(dir: &Path, backend: u16, job: Job<'_>) -> anyhow::Result<Option<Cont
         Job::Tls(identity) => {
             let both = dir.join("both.pem");
             std::fs::write(&both, format!("{}{}", identity.certificate, identity.key))?;
-            ("http", format!(" ssl crt {} no-tls-tickets", both.display()))
+            ("http", format!(" ssl crt {} no-tls-tickets curves X25519:P-256", both.display()))
         }
         Job::Tcp => ("tcp", String::new()),
         _ => ("http", String::new()),
@@ -169,7 +169,7 @@ fn haproxy(dir: &Path, backend: u16, job: Job<'_>) -> anyhow::Result<Option<Cont
         text,
         "global
   nbthread 1
-  maxconn 4096
+  maxconn 16384
   tune.ssl.cachesize 0
 defaults
   mode {mode}
