@@ -17,7 +17,9 @@ use maille_xds::types::{Any, BoolValue};
 
 use crate::compile::at::{At, Compiled, is_true, number, unset};
 use crate::compile::{ext_authz, jwt, matcher, rbac};
-use crate::config::{CorsPolicy, Fault, FaultAbort, Fraction, HttpFilter, HttpFilterKind, RouterOptions};
+use crate::config::{
+    CorsPolicy, Fault, FaultAbort, FaultDelay as FaultWait, Fraction, HttpFilter, HttpFilterKind, RouterOptions,
+};
 
 /// The filter configuration of a route, a virtual host or a table.
 #[derive(Clone, Default)]
@@ -189,11 +191,13 @@ fn fault(at: &At<'_>, proto: &HttpFault) -> Compiled<Fault> {
     let delay = delay.as_ref().map(|proto| {
         let at = at.field("delay");
         let FaultDelay { percentage, fault_delay_secifier } = proto;
-        let Some(fault_delay::FaultDelaySecifier::FixedDelay(fixed)) = fault_delay_secifier else {
-            return at.refuse("must be a fixed_delay");
+        let pause = match at.required("fault_delay_secifier", fault_delay_secifier)? {
+            fault_delay::FaultDelaySecifier::FixedDelay(fixed) => {
+                FaultWait::Fixed(at.duration("fixed_delay", &Some(*fixed))?.unwrap_or_default())
+            }
+            fault_delay::FaultDelaySecifier::HeaderDelay(_) => FaultWait::Header,
         };
-        let duration = at.duration("fixed_delay", &Some(*fixed))?.unwrap_or_default();
-        Ok((duration, percentage_of(&at, percentage)?))
+        Ok((pause, percentage_of(&at, percentage)?))
     });
     let abort = abort.as_ref().map(|proto| {
         let at = at.field("abort");
@@ -205,7 +209,7 @@ fn fault(at: &At<'_>, proto: &HttpFault) -> Compiled<Fault> {
                 return at.field("http_status").refuse(format!("{status} is no status of a response"));
             }
             fault_abort::ErrorType::GrpcStatus(status) => FaultAbort::Grpc(*status),
-            fault_abort::ErrorType::HeaderAbort(_) => return at.field("header_abort").refuse("is not supported"),
+            fault_abort::ErrorType::HeaderAbort(_) => FaultAbort::Header,
         };
         Ok((answer, percentage_of(&at, percentage)?))
     });

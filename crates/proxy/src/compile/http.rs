@@ -106,6 +106,7 @@ pub(crate) fn http_manager(at: &At<'_>, proto: &HttpConnectionManager) -> Compil
     let drain = at.duration("drain_timeout", drain_timeout)?.unwrap_or(DRAIN);
     let (internal_addresses, unix_sockets_internal) = internal_addresses(at, internal_address_config)?;
     Ok(HttpManager {
+        active_faults: Arc::default(),
         stat_prefix: stat_prefix.as_str().into(),
         routes: routes(at, at.required("route_specifier", route_specifier)?)?,
         codec: match at.one_of("codec_type", *codec_type)? {

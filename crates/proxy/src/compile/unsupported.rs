@@ -3,8 +3,8 @@
 use crate::compile::Refused;
 use crate::compile::at::At;
 use crate::config::{
-    Action, Cluster, Discovery, DownstreamTransport, Fault, FilterChain, Forward, HeaderCase, HttpFilterKind,
-    HttpManager, Listener, Network, Route, RouteSource, RouteTable, TlsContext, UpstreamProtocol, UpstreamTransport,
+    Cluster, Discovery, DownstreamTransport, FilterChain, HeaderCase, HttpFilterKind, HttpManager, Listener, Network,
+    RouteSource, RouteTable, TlsContext, UpstreamProtocol, UpstreamTransport,
 };
 use crate::tls::Params;
 
@@ -99,13 +99,13 @@ fn http_manager(out: &mut Found, at: &At<'_>, manager: &HttpManager) {
     out.when(stream_error, at, "stream_error_on_invalid_http_message", "going on after a malformed message");
     for filter in &manager.filters {
         match &filter.kind {
-            HttpFilterKind::Fault(fault) => faults(out, &at.field("http_filters"), fault.as_deref()),
             HttpFilterKind::ExtAuthz(filter) => {
                 let body = filter.body.is_some();
                 out.when(body, &at.field("http_filters"), "with_request_body", "showing bodies to an authorizer");
             }
             HttpFilterKind::DynamicForwardProxy => out.when(true, at, "http_filters", "a dynamic forward proxy"),
             HttpFilterKind::Router(_)
+            | HttpFilterKind::Fault(_)
             | HttpFilterKind::Cors
             | HttpFilterKind::GrpcStats
             | HttpFilterKind::Rbac(_)
@@ -117,27 +117,7 @@ fn http_manager(out: &mut Found, at: &At<'_>, manager: &HttpManager) {
     }
 }
 
-fn faults(out: &mut Found, at: &At<'_>, fault: Option<&Fault>) {
-    let limited = fault.is_some_and(|fault| fault.max_active.is_some());
-    out.when(limited, at, "max_active_faults", "a limit on faults at a time");
-}
-
 fn route_table(out: &mut Found, at: &At<'_>, table: &RouteTable) {
     let internal = !table.internal_only_headers.is_empty();
     out.when(internal, at, "internal_only_headers", "removing headers of external clients");
-    for (i, host) in table.virtual_hosts.iter().enumerate() {
-        let at = at.item("virtual_hosts", i);
-        for (i, route) in host.routes.iter().enumerate() {
-            one_route(out, &at.item("routes", i), route);
-        }
-    }
 }
-
-fn one_route(out: &mut Found, at: &At<'_>, route: &Route) {
-    faults(out, &at.field("typed_per_filter_config"), route.fault.as_deref());
-    if let Action::Forward(forward) = &route.action {
-        forwarded(out, &at.field("route"), forward);
-    }
-}
-
-fn forwarded(out: &mut Found, at: &At<'_>, forward: &Forward) {}

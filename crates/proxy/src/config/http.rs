@@ -12,6 +12,8 @@ use crate::config::{AccessLog, ExtAuthz, Fault, JwtFilter, Rbac, RouteTable};
 pub struct HttpManager {
     /// The prefix of its metrics.
     pub stat_prefix: Arc<str>,
+    /// How many faults are at work.
+    pub active_faults: Arc<std::sync::atomic::AtomicU32>,
     /// Where requests' routes come from.
     pub routes: RouteSource,
     /// Which versions are spoken.

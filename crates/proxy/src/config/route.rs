@@ -573,7 +573,7 @@ pub struct CorsPolicy {
 #[derive(Clone, Debug)]
 pub struct Fault {
     /// A pause before the request goes on.
-    pub delay: Option<(Duration, Fraction)>,
+    pub delay: Option<(FaultDelay, Fraction)>,
     /// An answer instead.
     pub abort: Option<(FaultAbort, Fraction)>,
     /// Which requests it is for: all must match.
@@ -582,9 +582,20 @@ pub struct Fault {
     pub max_active: Option<u32>,
 }
 
+/// How long a fault has requests wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultDelay {
+    /// So long.
+    Fixed(Duration),
+    /// As long as `x-envoy-fault-delay-request` says, in milliseconds.
+    Header,
+}
+
 /// What a fault answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultAbort {
+    /// What `x-envoy-fault-abort-request` or `x-envoy-fault-abort-grpc-request` says.
+    Header,
     /// An HTTP status.
     Http(u16),
     /// A gRPC status.

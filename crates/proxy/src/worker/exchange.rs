@@ -14,15 +14,16 @@ use maille_telemetry::flags::ResponseFlags;
 use tokio::time::sleep;
 
 use super::cors::{self, Cors};
+use super::fault::Faults;
 use super::gate::{self, Asked};
 use super::http::{After, Client};
 use super::record::Record;
 use super::reply::{OnRoute, Reply, answer};
+use super::request;
 use super::scratch::Scratch;
 use super::timers::Timers;
 use super::transfer::Failure;
 use super::upstream_request::Lost;
-use super::{fault, request};
 use crate::config::{
     Action, Fault, HttpFilterKind, HttpManager, Metadata, RequireTls, Route, RouteSource, RouteTable, VirtualHost,
 };
@@ -86,7 +87,7 @@ async fn serve<'s>(
                 }
             }
             (HttpFilterKind::Fault(default), Some(route)) => match route.fault.as_ref().or(default.as_ref()) {
-                Some(fault) => match inject(client, fault, scratch, record).await {
+                Some(fault) => match inject(client, manager, fault, scratch, record).await {
                     Ok(()) => None,
                     Err(Some(reply)) => Some(reply),
                     Err(None) => return After::Close,
@@ -194,18 +195,20 @@ fn not_found(details: &'static str) -> Reply {
 /// Does what a fault says; an error is the answer, or that the client has gone.
 async fn inject(
     client: &mut Client,
+    manager: &HttpManager,
     injected: &Fault,
     scratch: &Scratch,
     record: &mut Record<'_>,
 ) -> Result<(), Option<Reply>> {
-    if let Some(pause) = fault::delay(injected, &scratch.request) {
+    let Some(mut faults) = Faults::new(injected, &manager.active_faults, &scratch.request) else { return Ok(()) };
+    if let Some(pause) = faults.delay(&scratch.request) {
         record.flags.set(ResponseFlags::DELAY_INJECTED);
         if pause_for(client, pause, None).await.is_err() {
             client.note_gone(record);
             return Err(None);
         }
     }
-    match fault::abort(injected, &scratch.request) {
+    match faults.abort(&scratch.request) {
         Some(reply) => Err(Some(reply)),
         None => Ok(()),
     }

@@ -8,7 +8,6 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use maille_http::h1::{Limits, ResponseMeta};
 use maille_http::{RequestHead, ResponseHead};
