@@ -27,7 +27,7 @@ use crate::compile::endpoint::local_address;
 use crate::compile::{access_log, http, matcher, rbac, tls};
 use crate::config::{
     Destination, Direction, FilterChain, Listener, ListenerFilter, ListenerFilterKind, Network, PortPredicate,
-    Priority, ProxyVersion, Rbac, TcpDestination, TcpProxy, WeightedClusters,
+    Priority, ProxyVersion, Rbac, TcpDestination, TcpProxy, Tunnel, WeightedClusters,
 };
 use crate::headers::HeaderMutations;
 use crate::route::{ChainMatch, FilterChains, SourceKind};
@@ -332,7 +332,7 @@ fn tcp_proxy(at: &At<'_>, proto: &TcpProto, sni_cluster: bool) -> Compiled<TcpPr
         cluster_specifier,
     } = proto;
     unset!(at; on_demand, metadata_match, downstream_idle_timeout, upstream_idle_timeout, backoff_options);
-    unset!(at; tunneling_config, max_downstream_connection_duration_jitter_percentage, access_log_flush_interval);
+    unset!(at; max_downstream_connection_duration_jitter_percentage, access_log_flush_interval);
     unset!(at; flush_access_log_on_connected, access_log_options, proxy_protocol_tlvs, upstream_connect_mode);
     unset!(at; proxy_protocol_tlv_merge_policy, max_early_data_bytes, check_drain_close);
     let cluster = match at.required("cluster_specifier", cluster_specifier)? {
@@ -359,7 +359,37 @@ fn tcp_proxy(at: &At<'_>, proto: &TcpProto, sni_cluster: bool) -> Compiled<TcpPr
         access_logs: access_log::access_logs(at, access_log)?,
         hash_source_ip,
         priority: Priority::Default,
+        tunnel: tunneling_config.as_ref().map(|proto| tunnel(&at.field("tunneling_config"), proto)).transpose()?,
     })
+}
+
+fn tunnel(at: &At<'_>, proto: &tcp_proxy::tcp_proxy::TunnelingConfig) -> Compiled<Tunnel> {
+    let tcp_proxy::tcp_proxy::TunnelingConfig {
+        hostname,
+        use_post,
+        headers_to_add,
+        propagate_response_headers,
+        post_path,
+        propagate_response_trailers,
+        request_id_extension,
+        request_id_header,
+        request_id_metadata_key,
+        formatters,
+    } = proto;
+    unset!(at; headers_to_add, propagate_response_headers, propagate_response_trailers, request_id_extension);
+    unset!(at; request_id_header, request_id_metadata_key, formatters);
+    let host = at.text("hostname", hostname)?;
+    if !host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']')) {
+        return at.field("hostname").refuse(format!("{host:?} must be a host and a port"));
+    }
+    let path = match (use_post, post_path.as_str()) {
+        (false, "") => None,
+        (false, _) => return at.field("post_path").refuse("has no meaning without use_post"),
+        (true, "") => Some("/"),
+        (true, path) if path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic()) => Some(path),
+        (true, _) => return at.field("post_path").refuse("must begin with / and have no blanks in it"),
+    };
+    Ok(Tunnel { host: host.into(), post_path: path.map(Into::into) })
 }
 
 fn weighted(at: &At<'_>, proto: &tcp_proxy::tcp_proxy::WeightedCluster) -> Compiled<WeightedClusters> {

@@ -171,6 +171,17 @@ pub struct TcpProxy {
     pub hash_source_ip: bool,
     /// Which circuit breakers count.
     pub priority: Priority,
+    /// The way through an HTTP proxy, if that is what the hosts are.
+    pub tunnel: Option<Tunnel>,
+}
+
+/// A way through an HTTP proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tunnel {
+    /// Where it leads: a host and a port.
+    pub host: Box<str>,
+    /// The path of the POST that asks for it; `None` is CONNECT.
+    pub post_path: Option<Box<str>>,
 }
 
 /// Where the connections of a [`TcpProxy`] go.

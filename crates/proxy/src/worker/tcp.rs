@@ -1,29 +1,34 @@
 //! Forwarding of whole connections, byte for byte, each direction ending on its own.
 
-use std::future::poll_fn;
+mod copy;
+mod tunnel;
+
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
-use maille_http::h1::BodyLength;
 use maille_telemetry::flags::ResponseFlags;
+use tokio::time::timeout;
 use xxhash_rust::xxh64::xxh64;
 
+pub(crate) use copy::copy_both;
+use copy::copy_framed;
+use tunnel::Open;
+
 use super::Worker;
-use super::body::{Sink, Source};
-use super::buffers::Blocks;
 use super::connection::ConnectionInfo;
 use super::gate;
-use super::io::{Input, Stream, poll_shutdown};
-use super::transfer::Transfer;
+use super::io::{Input, Stream};
 use crate::balance::Wish;
 use crate::config::{Discovery, Priority, TcpDestination, TcpProxy};
 use crate::headers::{LogValues, StreamInfo};
 use crate::tls::Carries;
 use crate::upstream::outlier::Outcome;
 use crate::upstream::{ClusterEntry, ConnectError, Counted, Purpose, connect};
+
+/// A proxy that is asked for a way has this long to answer when the configuration sets no limit.
+const TUNNEL: Duration = Duration::from_secs(3600);
 
 /// Serves a connection to its end.
 pub(crate) async fn serve(
@@ -45,13 +50,12 @@ pub(crate) async fn serve(
         return;
     }
     let work = async {
-        let Some((mut upstream, _counted)) = reach(&worker, &proxy, &info, &mut facts).await else { return };
-        let mut upstream_input = Input::default();
+        let Some((upstream, _counted)) = reach(&worker, &proxy, &info, &mut facts).await else { return };
         let idle = proxy.idle_timeout;
-        facts.upstream_local = upstream.local_addr().ok();
+        let Open { mut end, there, back } = upstream;
         (facts.received, facts.sent) =
-            copy_both(&mut stream, &mut input, &mut upstream, &mut upstream_input, &worker.blocks, idle).await;
-        upstream_input.release(&worker.blocks);
+            copy_framed(&mut stream, &mut input, &mut end, [there, back], &worker.blocks, idle).await;
+        end.release(&worker.blocks);
     };
     match proxy.max_duration {
         Some(limit) => {
@@ -114,7 +118,7 @@ async fn reach(
     proxy: &TcpProxy,
     info: &ConnectionInfo,
     facts: &mut Facts,
-) -> Option<(Stream, Counted)> {
+) -> Option<(Open, Counted)> {
     let name = match &proxy.cluster {
         TcpDestination::Cluster(name) => &**name,
         TcpDestination::Weighted(clusters) => &*clusters.pick(fastrand::u64(..)).cluster,
@@ -155,11 +159,23 @@ async fn reach(
             return None;
         };
         let client = host.transport.proxy_protocol.map(|_| (info.remote, info.local));
-        let purpose = Purpose { carries: Carries::Bytes, server_name: None, client };
+        let carries = match &proxy.tunnel {
+            None => Carries::Bytes,
+            Some(_) => entry.config.http.protocol.into(),
+        };
+        let purpose = Purpose { carries, server_name: None, client };
         let error = match connect(&entry.config, &host, &purpose).await {
             Ok(stream) => {
                 entry.report(&host.host, Outcome::Established);
-                return Some((stream, counted));
+                facts.upstream_local = stream.local_addr().ok();
+                let Some(tunnel) = &proxy.tunnel else { return Some((Open::bytes(stream), counted)) };
+                let opening = tunnel::open(stream, tunnel, &entry.config.http, carries, &worker.blocks);
+                match timeout(proxy.idle_timeout.unwrap_or(TUNNEL), opening).await {
+                    Ok(Ok(open)) => return Some((open, counted)),
+                    Ok(Err(why)) => tracing::debug!(cluster = %entry.config.name, %why, "no tunnel"),
+                    Err(_) => tracing::debug!(cluster = %entry.config.name, "no tunnel in time"),
+                }
+                continue;
             }
             Err(error) => error,
         };
@@ -172,75 +188,4 @@ async fn reach(
     }
     facts.flags.set(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
     None
-}
-
-/// Copies both ways until both directions have ended or one has failed; how many bytes went each way.
-pub(crate) async fn copy_both(
-    client: &mut Stream,
-    client_input: &mut Input,
-    upstream: &mut Stream,
-    upstream_input: &mut Input,
-    blocks: &Blocks,
-    idle: Option<Duration>,
-) -> (u64, u64) {
-    let mut there = Direction::new();
-    let mut back = Direction::new();
-    let mut moved = 0;
-    let mut timer = idle.map(|limit| (limit, Box::pin(tokio::time::sleep(limit))));
-    poll_fn(|cx| {
-        let a = there.poll(cx, client, client_input, upstream, blocks);
-        let b = back.poll(cx, upstream, upstream_input, client, blocks);
-        if let Some((limit, timer)) = &mut timer {
-            let total = there.transfer.total + back.transfer.total;
-            if std::mem::replace(&mut moved, total) != total {
-                timer.as_mut().reset(tokio::time::Instant::now() + *limit);
-            }
-            if timer.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(());
-            }
-        }
-        match (a, b) {
-            (Poll::Ready(Err(())), _) | (_, Poll::Ready(Err(()))) => Poll::Ready(()),
-            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(()),
-            _ => Poll::Pending,
-        }
-    })
-    .await;
-    (there.transfer.total, back.transfer.total)
-}
-
-struct Direction {
-    transfer: Transfer,
-    ended: bool,
-}
-
-impl Direction {
-    fn new() -> Direction {
-        Direction { transfer: Transfer::new(BodyLength::UntilClose, false), ended: false }
-    }
-
-    fn poll(
-        &mut self,
-        cx: &mut std::task::Context<'_>,
-        source: &mut Stream,
-        input: &mut Input,
-        sink: &mut Stream,
-        blocks: &Blocks,
-    ) -> Poll<Result<(), ()>> {
-        if self.ended {
-            return Poll::Ready(Ok(()));
-        }
-        match self.transfer.poll(cx, &mut Source::Http1(source, input), &mut Sink::Http1(sink), blocks) {
-            Poll::Ready(Ok(())) => match poll_shutdown(cx, sink) {
-                Poll::Ready(Ok(())) => {
-                    self.ended = true;
-                    Poll::Ready(Ok(()))
-                }
-                Poll::Ready(Err(_)) => Poll::Ready(Err(())),
-                Poll::Pending => Poll::Pending,
-            },
-            Poll::Ready(Err(_)) => Poll::Ready(Err(())),
-            Poll::Pending => Poll::Pending,
-        }
-    }
 }

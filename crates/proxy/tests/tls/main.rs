@@ -4,4 +4,5 @@ mod certificates;
 mod downstream;
 mod inspectors;
 mod support;
+mod tunnels;
 mod upstream;

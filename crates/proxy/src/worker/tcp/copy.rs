@@ -1,0 +1,141 @@
+//! Copying both ways between a client and whatever is at the other end.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use maille_http::h1::BodyLength;
+
+use crate::worker::body::{Incoming, Outgoing, Sink, Source};
+use crate::worker::buffers::Blocks;
+use crate::worker::io::{Input, Stream, poll_shutdown};
+use crate::worker::transfer::Transfer;
+
+/// The other end of a connection that is carried.
+pub(super) enum End {
+    Http1(Stream, Input),
+    Http2(Incoming, Outgoing),
+}
+
+impl End {
+    pub(super) fn release(&mut self, blocks: &Blocks) {
+        if let End::Http1(_, input) = self {
+            input.release(blocks);
+        }
+    }
+}
+
+/// Copies bytes both ways until both directions have ended or one has failed; how many went each way.
+pub(crate) async fn copy_both(
+    client: &mut Stream,
+    client_input: &mut Input,
+    upstream: &mut Stream,
+    upstream_input: &mut Input,
+    blocks: &Blocks,
+    idle: Option<Duration>,
+) -> (u64, u64) {
+    let bytes = || Transfer::new(BodyLength::UntilClose, false);
+    let (mut there, mut back) = (Direction::new(bytes()), Direction::new(bytes()));
+    let totals = carry(idle, |cx| {
+        let a = there.poll(cx, &mut Source::Http1(client, client_input), &mut Sink::Http1(upstream), blocks);
+        let b = back.poll(cx, &mut Source::Http1(upstream, upstream_input), &mut Sink::Http1(client), blocks);
+        (a, b, there.transfer.total, back.transfer.total)
+    });
+    totals.await
+}
+
+/// The same, framed as the other end wants it.
+pub(super) async fn copy_framed(
+    client: &mut Stream,
+    client_input: &mut Input,
+    end: &mut End,
+    [there, back]: [Transfer; 2],
+    blocks: &Blocks,
+    idle: Option<Duration>,
+) -> (u64, u64) {
+    let (mut there, mut back) = (Direction::new(there), Direction::new(back));
+    let totals = carry(idle, |cx| {
+        let (a, b) = match end {
+            End::Http1(stream, input) => (
+                there.poll(cx, &mut Source::Http1(client, client_input), &mut Sink::Http1(stream), blocks),
+                back.poll(cx, &mut Source::Http1(stream, input), &mut Sink::Http1(client), blocks),
+            ),
+            End::Http2(incoming, outgoing) => (
+                there.poll(cx, &mut Source::Http1(client, client_input), &mut Sink::Http2(outgoing), blocks),
+                back.poll(cx, &mut Source::Http2(incoming), &mut Sink::Http1(client), blocks),
+            ),
+        };
+        (a, b, there.transfer.total, back.transfer.total)
+    });
+    totals.await
+}
+
+type Progress = (Poll<Result<(), ()>>, Poll<Result<(), ()>>, u64, u64);
+
+/// Polls both directions until they are through, or nothing has moved for too long.
+async fn carry(idle: Option<Duration>, mut poll: impl FnMut(&mut Context<'_>) -> Progress) -> (u64, u64) {
+    let mut moved = 0;
+    let mut totals = (0, 0);
+    let mut timer = idle.map(|limit| (limit, Box::pin(tokio::time::sleep(limit))));
+    poll_fn(|cx| {
+        let (a, b, there, back) = poll(cx);
+        totals = (there, back);
+        if let Some((limit, timer)) = &mut timer {
+            if std::mem::replace(&mut moved, there + back) != there + back {
+                timer.as_mut().reset(tokio::time::Instant::now() + *limit);
+            }
+            if timer.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+        }
+        match (a, b) {
+            (Poll::Ready(Err(())), _) | (_, Poll::Ready(Err(()))) => Poll::Ready(()),
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(()),
+            _ => Poll::Pending,
+        }
+    })
+    .await;
+    totals
+}
+
+struct Direction {
+    transfer: Transfer,
+    ended: bool,
+}
+
+impl Direction {
+    fn new(transfer: Transfer) -> Direction {
+        Direction { transfer, ended: false }
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut Source<'_>,
+        sink: &mut Sink<'_>,
+        blocks: &Blocks,
+    ) -> Poll<Result<(), ()>> {
+        if self.ended {
+            return Poll::Ready(Ok(()));
+        }
+        match self.transfer.poll(cx, source, sink, blocks) {
+            Poll::Ready(Ok(())) => {
+                let shut = match sink {
+                    Sink::Http1(stream) => poll_shutdown(cx, stream),
+                    // The end of the stream has been said with the last of it.
+                    Sink::Http2(_) => Poll::Ready(Ok(())),
+                };
+                match shut {
+                    Poll::Ready(Ok(())) => {
+                        self.ended = true;
+                        Poll::Ready(Ok(()))
+                    }
+                    Poll::Ready(Err(_)) => Poll::Ready(Err(())),
+                    Poll::Pending => Poll::Pending,
+                }
+            }
+            Poll::Ready(Err(_)) => Poll::Ready(Err(())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
