@@ -17,7 +17,7 @@ use crate::gateway::merge::{self, Selected};
 use crate::namespaces::Namespaces;
 use crate::policy::{self, Policies, Policy};
 use crate::{
-    Authorization, Endpoint, ExportTo, MergedGateway, MergedRule, MutualTls, PeerMode, Port, Proxy, Service,
+    Authorization, Endpoint, ExportTo, KeySets, MergedGateway, MergedRule, MutualTls, PeerMode, Port, Proxy, Service,
     SidecarScope, VirtualService, Warning,
 };
 use crate::{references, virtual_service};
@@ -30,12 +30,14 @@ pub struct Options {
     pub cluster_domain: String,
     /// The domain that completes short names in routes; usually the same.
     pub short_name_domain: String,
+    /// Keys of issuers, as far as they could be fetched.
+    pub key_sets: Arc<KeySets>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let domain = || "cluster.local".to_owned();
-        Options { cluster_domain: domain(), short_name_domain: domain() }
+        Options { cluster_domain: domain(), short_name_domain: domain(), key_sets: Arc::default() }
     }
 }
 
@@ -295,6 +297,11 @@ impl Snapshot {
     /// The AuthorizationPolicies that a proxy's workload is under.
     pub fn authorization(&self, proxy: &Proxy) -> Authorization {
         self.policies.authorization(&proxy.namespace, &proxy.labels)
+    }
+
+    /// Keys of issuers that were fetched.
+    pub fn key_sets(&self) -> &KeySets {
+        &self.options.key_sets
     }
 
     /// Every RequestAuthentication there is.

@@ -35,6 +35,22 @@ pub(crate) fn ordered_map<V: Clone>(mut entries: Vec<(String, V)>) -> HashMap<St
     }
 }
 
+/// A field of a message that is bytes, text or a message, as it is on the wire. Fields of a message may come one after the
+/// other from several encoders: that is how a map is written in an order of its own.
+pub(crate) fn encoded_field(number: u32, bytes: &[u8]) -> Vec<u8> {
+    const LENGTH_DELIMITED: u64 = 2;
+    let mut out = Vec::with_capacity(bytes.len() + 6);
+    for mut value in [u64::from(number) << 3 | LENGTH_DELIMITED, bytes.len() as u64] {
+        while value > 0x7f {
+            out.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        out.push(value as u8);
+    }
+    out.extend_from_slice(bytes);
+    out
+}
+
 /// The metadata by which a route or a chain names the resource it comes from.
 pub(crate) fn config_metadata(kind: &str, meta: &ObjectMeta) -> Metadata {
     let path = format!("/apis/networking.istio.io/v1/namespaces/{}/{kind}/{}", meta.namespace, meta.name);

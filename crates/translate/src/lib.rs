@@ -6,6 +6,7 @@ mod convert;
 mod endpoints;
 mod inbound_ports;
 mod listeners;
+mod policies;
 mod proxy_headers;
 mod proxy_node;
 mod routes;

@@ -6,7 +6,7 @@ mod gateway;
 mod hash;
 mod headers;
 pub(crate) mod http;
-mod matching;
+pub(crate) mod matching;
 mod retry;
 mod sidecar;
 

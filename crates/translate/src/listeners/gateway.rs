@@ -62,7 +62,7 @@ fn port_chains(context: &Context<'_>, port: &MergedPort, taken: &mut TakenNames)
 
 fn server_chains(context: &Context<'_>, server: &MergedServer, taken: &mut TakenNames) -> Vec<Chain> {
     let Some(settings) = &server.server.tls else {
-        return tcp_filters(context, server).into_iter().map(Chain::stream).collect();
+        return tcp_filters(context, server).into_iter().map(|filters| guarded(context, filters)).collect();
     };
     match settings.mode {
         ServerTlsMode::AutoPassthrough => auto_passthrough_chains(context, server),
@@ -74,12 +74,16 @@ fn server_chains(context: &Context<'_>, server: &MergedServer, taken: &mut Taken
                 http.stat_prefix.clone_from(&server.server.name);
                 Some(Chain::http(http))
             } else {
-                tcp_filters(context, server).map(Chain::stream)
+                tcp_filters(context, server).map(|filters| guarded(context, filters))
             };
             let with_tls = |chain| Chain { sni_hosts: server.sni_hosts.clone(), tls: Some(tls), ..chain };
             chain.map(with_tls).into_iter().collect()
         }
     }
+}
+
+fn guarded(context: &Context<'_>, filters: Vec<maille_xds::types::listener::Filter>) -> Chain {
+    Chain::stream(stream::guarded(context, filters))
 }
 
 /// The first TCP route of a VirtualService for the server's hosts that matches its port.
@@ -109,7 +113,7 @@ fn passthrough_chains(context: &Context<'_>, server: &MergedServer, taken: &mut 
                 if !take_names(taken, &rule.sni_hosts) {
                     continue;
                 }
-                chains.push(Chain { sni_hosts: rule.sni_hosts.clone(), ..Chain::stream(filters) });
+                chains.push(Chain { sni_hosts: rule.sni_hosts.clone(), ..guarded(context, filters) });
             }
         }
     }
@@ -132,7 +136,7 @@ fn auto_passthrough_chains(context: &Context<'_>, server: &MergedServer) -> Vec<
                 chains.push(Chain {
                     sni_hosts: vec![cluster.clone()],
                     application_protocols: ISTIO_MTLS_ALPN.map(str::to_owned).to_vec(),
-                    ..Chain::stream(stream::to_cluster(context, &cluster))
+                    ..guarded(context, stream::to_cluster(context, &cluster))
                 });
             }
         }

@@ -95,7 +95,7 @@ impl Http {
         let mut out = HttpConnectionManager {
             codec_type: CodecType::Auto.into(),
             stat_prefix: self.stat_prefix.clone(),
-            http_filters: self.http_filters(&headers),
+            http_filters: self.http_filters(context, &headers),
             http_protocol_options: self.http1_options(context),
             // Clients of an HTTP/2 port are served HTTP/2 by prior knowledge.
             http2_protocol_options: (self.class == Class::Inbound && self.protocol.is_http2())
@@ -146,8 +146,11 @@ impl Http {
         (self.class == Class::Gateway || options != Http1ProtocolOptions::default()).then_some(options)
     }
 
-    fn http_filters(&self, headers: &ProxyHeaders) -> Vec<HttpFilter> {
-        let mut filters = Vec::new();
+    fn http_filters(&self, context: &Context<'_>, headers: &ProxyHeaders) -> Vec<HttpFilter> {
+        let mut filters = match self.class {
+            Class::Gateway | Class::Inbound => context.policies().http.clone(),
+            Class::Outbound => Vec::new(),
+        };
         if self.protocol == Protocol::GrpcWeb {
             filters.push(http_filter("envoy.filters.http.grpc_web", &grpc_web::v3::GrpcWeb::default()));
         }

@@ -177,7 +177,7 @@ impl Opened {
             filters: if matched.http {
                 vec![self.http_filter(context)]
             } else {
-                stream::to_cluster(context, &self.cluster)
+                stream::guarded(context, stream::to_cluster(context, &self.cluster))
             },
             transport_socket: tls.map(tls_transport),
             metadata: self.sidecar.as_ref().map(|meta| config_metadata("sidecar", meta)),

@@ -32,6 +32,11 @@ pub(crate) fn to_cluster(context: &Context<'_>, cluster: &str) -> Vec<Filter> {
     })]
 }
 
+/// Behind what enforces the policies of the workload, for connections that come in.
+pub(crate) fn guarded(context: &Context<'_>, filters: Vec<Filter>) -> Vec<Filter> {
+    context.policies().network.iter().cloned().chain(filters).collect()
+}
+
 /// A chain that ends every connection at once, and counts it.
 pub(crate) fn black_hole() -> Vec<Filter> {
     vec![tcp_filter(TcpProxy {
