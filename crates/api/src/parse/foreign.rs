@@ -4,8 +4,7 @@ use super::diagnostic::Severity;
 use crate::meta::Kind;
 
 /// Kinds of ours that no data plane is told of yet.
-pub(super) const UNENFORCED: &[Kind] =
-    &[Kind::PeerAuthentication, Kind::RequestAuthentication, Kind::AuthorizationPolicy];
+pub(super) const UNENFORCED: &[Kind] = &[Kind::PeerAuthentication];
 
 pub(super) fn not_enforced(kind: &str) -> String {
     format!("{kind} is not enforced by this version: what it forbids would happen")
