@@ -168,7 +168,8 @@ fn answer(
         // Nobody served it: a timeout, or a destination without endpoints.
         Action::Forward(_) if got["served_by"].is_null() => None,
         Action::Forward(forward) => {
-            let stream = StreamInfo { protocol: Some(Protocol::Http11), ..StreamInfo::default() };
+            let mut stream = StreamInfo::default();
+            stream.protocol = Some(Protocol::Http11);
             let destination = forward.destination(0).clone();
             forward.rewrite(&route, &destination, &mut head, &stream, &mut Scratch::default(), true);
             let served_by = text(&got["served_by"]);
@@ -217,7 +218,8 @@ fn own_headers(
     head: &RequestHead,
     got: &Value,
 ) -> (&'static str, String, String) {
-    let stream = StreamInfo { protocol: Some(Protocol::Http11), ..StreamInfo::default() };
+    let mut stream = StreamInfo::default();
+    stream.protocol = Some(Protocol::Http11);
     mutated(mutations, ResponseHead::new(status), head, &stream, got)
 }
 
@@ -232,7 +234,8 @@ fn response_headers(
         response.headers.append(&Name::new(name), value.as_bytes());
     }
     let response_code = response.status;
-    let stream = StreamInfo { protocol: Some(Protocol::Http11), response_code, ..StreamInfo::default() };
+    let mut stream = StreamInfo::default();
+    (stream.protocol, stream.response_code) = (Some(Protocol::Http11), response_code);
     mutated(mutations, response, head, &stream, got)
 }
 
