@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use maille_proxy::run::{Endpoints, Otherwise};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
@@ -169,6 +170,8 @@ fn maille(node: &Node, control: SocketAddr, tokens: Tokens) -> io::Result<maille
     let mut options = maille_proxy::Options::new(node.to_proto(), format!("http://{control}"));
     options.token = Some(Arc::new(move || tokens().ok()));
     options.concurrency = 1;
+    // The workload's address is its own, so Istio's ports are free there, however many workloads there are.
+    options.endpoints = Endpoints::at(node.address, Otherwise::Without);
     maille_proxy::run(options)
 }
 

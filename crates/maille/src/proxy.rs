@@ -1,12 +1,14 @@
 //! `maille proxy`.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::ValueEnum;
 use maille_agent::node::{Node, Role};
+use maille_proxy::run::{Bind, Endpoints, LameDuck, Otherwise};
 use serde_json::{Map, Value};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -19,7 +21,8 @@ use crate::{control, terminal};
 /// `maille up` starts one of these for every gateway, and `maille run` has one beside its program; start one yourself to
 /// have a gateway that outlives the control plane, or to run the configuration of somebody else's.
 ///
-/// SIGTERM or Ctrl-C lets what is under way finish; a second one ends at once.
+/// SIGTERM or Ctrl-C lets what is under way finish; a second one ends at once. SIGUSR1 opens access logs anew, for whoever
+/// rotates them.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -64,6 +67,23 @@ pub(crate) struct Args {
     /// Worker threads; by default one per core
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     concurrency: Option<u16>,
+
+    /// Where it answers whoever runs it, in Envoy's way: a loopback address, or a port on 127.0.0.1; by default 15000, or any
+    /// port when that is taken (MAILLE_LOG=info tells which)
+    #[arg(long, value_name = "[IP:]PORT", value_parser = place)]
+    admin: Option<SocketAddr>,
+
+    /// At SIGTERM, how long it still accepts connections, telling each client not to come back
+    #[arg(long, value_name = "SECONDS", env = "TERMINATION_DRAIN_DURATION_SECONDS", default_value_t = 0)]
+    drain_time: u32,
+
+    /// At SIGTERM, accept for as long as anybody is connected, but at least the drain time
+    #[arg(long, env = "EXIT_ON_ZERO_ACTIVE_CONNECTIONS")]
+    drain_until_idle: bool,
+
+    /// How many clients may be connected at a time; by default, and at most, as many as open files allow
+    #[arg(long, value_name = "N")]
+    max_connections: Option<usize>,
 }
 
 /// What a proxy is for.
@@ -76,12 +96,20 @@ enum RoleArg {
 }
 
 pub(crate) fn run(args: Args) -> Outcome {
-    terminal::log("warn");
+    let log = terminal::log("warn");
     let control = args.control.resolve()?;
     let tokens = control::tokens(control);
     let mut options = maille_proxy::Options::new(args.node().to_proto(), format!("http://{control}"));
     options.token = Some(Arc::new(move || tokens().ok()));
     options.concurrency = args.concurrency.map_or(0, usize::from);
+    options.endpoints = Endpoints::at(Ipv4Addr::LOCALHOST.into(), Otherwise::AnyPort);
+    if let Some(address) = args.admin {
+        options.endpoints.admin = Some(Bind { address, otherwise: Otherwise::Fail });
+    }
+    let least = Duration::from_secs(args.drain_time.into());
+    options.lame_duck = LameDuck { least, until_idle: args.drain_until_idle };
+    options.max_connections = args.max_connections;
+    options.log_control = Some(log);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::running(format!("no event loop: {error}")))?;
     runtime.block_on(serve(options))
@@ -93,11 +121,19 @@ async fn serve(options: maille_proxy::Options) -> Outcome {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
     tokio::spawn(maille_agent::settle::settle());
+    let mut rotated = signal(SignalKind::user_defined1()).map_err(no_signals)?;
     let proxy = maille_proxy::run(options).map_err(|error| Failure::running(format!("the proxy: {error}")))?;
-    tokio::select! {
-        () = proxy.ended() => return Err(Failure::running("the proxy has ended by itself")),
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+    let status = proxy.status();
+    loop {
+        tokio::select! {
+            () = proxy.ended() => return match status.borrow().leaving {
+                true => Ok(ExitCode::SUCCESS),
+                false => Err(Failure::running("the proxy has ended by itself")),
+            },
+            _ = rotated.recv() => proxy.reopen_logs(),
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+        }
     }
     tokio::select! {
         () = proxy.drain() => Ok(ExitCode::SUCCESS),
@@ -128,6 +164,15 @@ impl Args {
             labels,
             metadata,
         }
+    }
+}
+
+fn place(text: &str) -> Result<SocketAddr, String> {
+    let port = text.parse().map(|port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    let place = port.or_else(|_| text.parse()).map_err(|_| "expected PORT or IP:PORT".to_owned())?;
+    match place.ip().is_loopback() {
+        true => Ok(place),
+        false => Err("it asks nobody who they are, so it listens on loopback only".to_owned()),
     }
 }
 

@@ -20,7 +20,7 @@ use maille_xds::types::core::Node;
 use maille_xds::{Resource, TypeUrl};
 use tokio::sync::{mpsc, watch};
 
-use maille_telemetry::metrics::Registry;
+use maille_telemetry::metrics::{Filter, Registry};
 
 use crate::config::Locality;
 use crate::worker::{self, Message, Overload, Shared, SharedLogs};
@@ -142,6 +142,8 @@ pub struct Status {
     pub refused: Vec<String>,
     /// Whether [`Handle::drain_inbound`] was asked for, and the last connection that came in is gone.
     pub inbound_drained: bool,
+    /// Whether it was told to end.
+    pub leaving: bool,
     /// The endpoints for whoever runs the proxy, where they are.
     pub endpoints: Vec<(Purpose, SocketAddr)>,
 }
@@ -156,6 +158,8 @@ impl Status {
 /// A running proxy.
 pub struct Handle {
     status: watch::Receiver<Status>,
+    logs: SharedLogs,
+    registry: Registry,
     drain: watch::Sender<Option<Drain>>,
     ending: Ending,
     main: Option<JoinHandle<()>>,
@@ -231,14 +235,17 @@ fn start(options: Options, source: Source) -> io::Result<Handle> {
         zone: place.zone.as_str().into(),
         sub_zone: place.sub_zone.as_str().into(),
     });
+    for (purpose, address) in &status_now.endpoints {
+        tracing::info!("{purpose:?} endpoint on http://{address}");
+    }
     let process = admin::Process {
         stats: admin::Inclusion::of(&options.node),
         node: options.node,
         started: Instant::now(),
         concurrency: crew.len(),
         drain: options.drain,
-        registry,
-        logs,
+        registry: registry.clone(),
+        logs: logs.clone(),
         overload,
         log_control: options.log_control,
     };
@@ -256,13 +263,23 @@ fn start(options: Options, source: Source) -> io::Result<Handle> {
     let main = std::thread::Builder::new().name("proxy-main".into()).spawn(move || {
         runtime.block_on(follow::follow(client, fixed, crew, outside));
     })?;
-    Ok(Handle { status, drain, ending, main: Some(main) })
+    Ok(Handle { status, logs, registry, drain, ending, main: Some(main) })
 }
 
 impl Handle {
     /// Where the proxy stands; changes can be waited for.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.status.clone()
+    }
+
+    /// Opens the files of access logs anew: for whoever has given the old ones other names.
+    pub fn reopen_logs(&self) {
+        self.logs.reopen();
+    }
+
+    /// What is counted, in Prometheus' text format.
+    pub fn metrics(&self) -> String {
+        self.registry.collect().prometheus(Filter::default())
     }
 
     /// Stops accepting for inbound listeners and tells their clients to go; what goes out is served on. Returns when

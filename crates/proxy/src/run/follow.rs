@@ -383,6 +383,7 @@ impl Main {
         // Whoever says so again is in a hurry.
         let least = if self.leaving.is_some() { Duration::ZERO } else { ending.lame_duck.least };
         self.leaving = Some(Leaving { ending, next: Instant::now() + least });
+        self.status.send_modify(|status| status.leaving = true);
         if !least.is_zero() || ending.lame_duck.until_idle {
             self.dismiss(Draining::All);
         }
