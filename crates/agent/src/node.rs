@@ -53,6 +53,12 @@ impl Node {
         format!("{service}.{}", self.namespace)
     }
 
+    /// The same, for our own proxy: it has Istio's filters, which a stock Envoy would refuse.
+    pub fn ours(mut self) -> Node {
+        self.metadata.insert("MAILLE".to_owned(), json!(env!("CARGO_PKG_VERSION")));
+        self
+    }
+
     /// The node's metadata.
     pub fn metadata(&self) -> Map<String, Value> {
         let mut metadata = self.metadata.clone();

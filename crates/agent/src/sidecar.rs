@@ -167,6 +167,7 @@ impl Sidecar {
 
 /// One worker: a sidecar serves one workload, and is to be small.
 fn maille(node: &Node, control: SocketAddr, tokens: Tokens) -> io::Result<maille_proxy::Handle> {
+    let node = node.clone().ours();
     let mut options = maille_proxy::Options::new(node.to_proto(), format!("http://{control}"));
     options.token = Some(Arc::new(move || tokens().ok()));
     options.concurrency = 1;

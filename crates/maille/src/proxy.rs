@@ -99,7 +99,7 @@ pub(crate) fn run(args: Args) -> Outcome {
     let log = terminal::log("warn");
     let control = args.control.resolve()?;
     let tokens = control::tokens(control);
-    let mut options = maille_proxy::Options::new(args.node().to_proto(), format!("http://{control}"));
+    let mut options = maille_proxy::Options::new(args.node().ours().to_proto(), format!("http://{control}"));
     options.token = Some(Arc::new(move || tokens().ok()));
     options.concurrency = args.concurrency.map_or(0, usize::from);
     options.endpoints = Endpoints::at(Ipv4Addr::LOCALHOST.into(), Otherwise::AnyPort);

@@ -101,6 +101,8 @@ pub struct ProxyMetadata {
     pub http10: bool,
     /// `DNS_CAPTURE`: names are resolved by the proxy's own agent.
     pub dns_capture: bool,
+    /// `MAILLE`: the proxy is ours, and has Istio's own filters; a stock Envoy would refuse them.
+    pub istio_filters: bool,
     /// `BIND_ADDRESS`: the address a gateway listens on where Istio says every address.
     pub bind_address: Option<String>,
     /// `IDENTITY: none`: its agent has no certificate for it, so that mutual TLS can be neither taken nor spoken.

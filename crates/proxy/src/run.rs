@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, watch};
 use maille_telemetry::metrics::{Filter, Registry};
 
 use crate::config::Locality;
-use crate::worker::{self, Message, Overload, Shared, SharedLogs};
+use crate::worker::{self, Message, Overload, OwnWorkload, Shared, SharedLogs};
 
 pub use admin::Purpose;
 pub use assembly::Assembly;
@@ -198,6 +198,7 @@ fn start(options: Options, source: Source) -> io::Result<Handle> {
         hostname,
         registry: registry.clone(),
         logs: SharedLogs::default(),
+        workload: Arc::new(OwnWorkload::of(&options.node)),
         overload: Arc::new(Overload::new(options.max_connections, descriptors)),
     };
     let (logs, overload) = (shared.logs.clone(), shared.overload.clone());

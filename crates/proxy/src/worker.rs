@@ -14,6 +14,7 @@ mod http1;
 mod http2;
 mod inspect;
 mod io;
+mod istio;
 mod listening;
 mod logs;
 mod mirror;
@@ -47,6 +48,8 @@ use crate::upstream::WorkerCluster;
 use buffers::Blocks;
 use clock::Clock;
 pub(crate) use io::Stream;
+pub(crate) use istio::OwnWorkload;
+use istio::Reports;
 use listening::Listening;
 pub(crate) use logs::SharedLogs;
 use logs::WorkerLogs;
@@ -101,6 +104,8 @@ pub(crate) struct Shared {
     pub(crate) registry: MetricRegistry,
     pub(crate) logs: SharedLogs,
     pub(crate) overload: Arc<Overload>,
+    /// Who we are, in metrics.
+    pub(crate) workload: Arc<OwnWorkload>,
 }
 
 /// What all tasks of a worker share.
@@ -115,6 +120,7 @@ pub(crate) struct Worker {
     pub(crate) hostname: Arc<str>,
     pub(crate) logs: WorkerLogs,
     pub(crate) overload: Arc<Overload>,
+    pub(crate) istio: Reports,
     registry: MetricRegistry,
     http_metrics: RefCell<AHashMap<Arc<str>, Rc<HttpMetrics>>>,
     listener_metrics: RefCell<AHashMap<SocketAddr, Rc<ListenerMetrics>>>,
@@ -135,6 +141,7 @@ pub(crate) fn run(mut mailbox: mpsc::UnboundedReceiver<Message>, shared: Shared)
             hostname: shared.hostname,
             logs: WorkerLogs::new(shared.logs),
             overload: shared.overload,
+            istio: Reports::new(shared.workload, &shared.registry),
             registry: shared.registry,
             http_metrics: RefCell::default(),
             listener_metrics: RefCell::default(),

@@ -8,6 +8,7 @@ mod gateway;
 mod hcm;
 mod http_proxy;
 mod inbound;
+pub(crate) mod istio_stats;
 mod mutual_tls;
 mod outbound;
 mod stream;

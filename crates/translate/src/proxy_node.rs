@@ -92,6 +92,7 @@ pub fn proxy_from_node(node: &Node) -> Result<Proxy, NodeError> {
             unprivileged: metadata.flag("UNPRIVILEGED_POD"),
             http10: metadata.flag("HTTP10"),
             dns_capture: metadata.flag("DNS_CAPTURE"),
+            istio_filters: metadata.text("MAILLE").is_some(),
             bind_address: metadata.text("BIND_ADDRESS"),
             no_identity: metadata.text("IDENTITY").as_deref() == Some("none"),
             port_map: metadata.ports("PORT_MAP")?.unwrap_or_default(),

@@ -50,6 +50,41 @@ pub use pb::envoy::extensions::transport_sockets::raw_buffer::v3 as raw_buffer;
 pub use pb::envoy::extensions::transport_sockets::tls::v3 as tls;
 pub use pb::envoy::extensions::upstreams::http::v3 as upstream_http;
 
+/// Istio's own filters, as far as they are not Envoy's.
+pub mod istio {
+    /// The name under which Istio's proxies know the filter.
+    pub const STATS: &str = "istio.stats";
+
+    /// `stats.PluginConfig`: the filter that counts requests and connections by Istio's labels.
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct StatsConfig {
+        /// Whether the request's host does not stand in for a destination that is not known.
+        #[prost(bool, tag = "6")]
+        pub disable_host_header_fallback: bool,
+        /// How often the bytes of a connection that goes on are counted.
+        #[prost(message, optional, tag = "7")]
+        pub tcp_reporting_duration: Option<super::Duration>,
+        /// Changes of single metrics; each is a `stats.MetricConfig`.
+        #[prost(bytes = "vec", repeated, tag = "8")]
+        pub metrics: Vec<Vec<u8>>,
+        /// Metrics of one's own; each is a `stats.MetricDefinition`.
+        #[prost(bytes = "vec", repeated, tag = "9")]
+        pub definitions: Vec<Vec<u8>>,
+        /// 1 is a waypoint: it reports for the server.
+        #[prost(int32, tag = "10")]
+        pub reporter: i32,
+    }
+
+    impl prost::Name for StatsConfig {
+        const NAME: &'static str = "PluginConfig";
+        const PACKAGE: &'static str = "stats";
+
+        fn type_url() -> String {
+            "type.googleapis.com/stats.PluginConfig".into()
+        }
+    }
+}
+
 /// Packs a message into an `Any` under its canonical `type.googleapis.com/` URL.
 pub fn any<M: Message + Name>(message: &M) -> Any {
     Any { type_url: M::type_url(), value: message.encode_to_vec() }

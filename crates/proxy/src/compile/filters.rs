@@ -7,6 +7,7 @@ use maille_xds::types::cors::{Cors, CorsPolicy as CorsProto};
 use maille_xds::types::fault::{FaultAbort as AbortProto, HttpFault, fault_abort};
 use maille_xds::types::grpc_stats;
 use maille_xds::types::hcm::{self, http_filter};
+use maille_xds::types::istio::StatsConfig;
 use maille_xds::types::pb::envoy::extensions::filters::common::fault::v3::{FaultDelay, fault_delay};
 use maille_xds::types::pb::envoy::extensions::filters::http::dynamic_forward_proxy::v3 as dynamic_forward_proxy;
 use maille_xds::types::pb::envoy::extensions::filters::http::ext_authz::v3 as ext_authz_filter;
@@ -18,7 +19,8 @@ use maille_xds::types::{Any, BoolValue};
 use crate::compile::at::{At, Compiled, is_true, number, unset};
 use crate::compile::{ext_authz, jwt, matcher, rbac};
 use crate::config::{
-    CorsPolicy, Fault, FaultAbort, FaultDelay as FaultWait, Fraction, HttpFilter, HttpFilterKind, RouterOptions,
+    CorsPolicy, Fault, FaultAbort, FaultDelay as FaultWait, Fraction, HttpFilter, HttpFilterKind, IstioStats,
+    RouterOptions,
 };
 
 /// The filter configuration of a route, a virtual host or a table.
@@ -95,6 +97,8 @@ fn http_filter(at: &At<'_>, proto: &hcm::HttpFilter, is_last: bool) -> Compiled<
             per_method_stat_specifier: _,
         } = proto;
         HttpFilterKind::GrpcStats
+    } else if let Some(proto) = typed.unpack::<StatsConfig>(any)? {
+        HttpFilterKind::IstioStats(istio_stats(&typed, &proto)?)
     } else if typed.unpack::<dynamic_forward_proxy::FilterConfig>(any)?.is_some() {
         HttpFilterKind::DynamicForwardProxy
     } else if let Some(proto) = typed.unpack::<rbac_filter::Rbac>(any)? {
@@ -109,6 +113,20 @@ fn http_filter(at: &At<'_>, proto: &hcm::HttpFilter, is_last: bool) -> Compiled<
         return typed.refuse(format!("{} is no HTTP filter we have", any.type_url));
     };
     Ok(Some(HttpFilter { name: at.text("name", name)?.into(), kind }))
+}
+
+/// Istio's standard metrics as they are; changes of them are another matter.
+pub(crate) fn istio_stats(at: &At<'_>, proto: &StatsConfig) -> Compiled<IstioStats> {
+    let StatsConfig {
+        disable_host_header_fallback,
+        // The bytes of a connection are counted as they pass.
+        tcp_reporting_duration: _,
+        metrics,
+        definitions,
+        reporter,
+    } = proto;
+    unset!(at; metrics, definitions);
+    Ok(IstioStats { host_fallback: !disable_host_header_fallback, as_server: *reporter == 1 })
 }
 
 fn router(at: &At<'_>, proto: &Router) -> Compiled<RouterOptions> {

@@ -7,6 +7,7 @@ use maille_xds::types::core::TrafficDirection;
 use maille_xds::types::core::proxy_protocol_config::Version;
 use maille_xds::types::hcm::HttpConnectionManager;
 use maille_xds::types::http_inspector::HttpInspector;
+use maille_xds::types::istio::StatsConfig;
 use maille_xds::types::listener::filter_chain_match::ConnectionSourceType;
 use maille_xds::types::listener::listener::connection_balance_config::BalanceType;
 use maille_xds::types::listener::listener_filter_chain_match_predicate::Rule;
@@ -24,10 +25,10 @@ use maille_xds::types::{Any, BoolValue};
 use crate::compile::Refused;
 use crate::compile::at::{At, Compiled, is_true, number, unset};
 use crate::compile::endpoint::local_address;
-use crate::compile::{access_log, http, matcher, rbac, tls};
+use crate::compile::{access_log, filters, http, matcher, rbac, tls};
 use crate::config::{
-    Destination, Direction, FilterChain, Listener, ListenerFilter, ListenerFilterKind, Network, PortPredicate,
-    Priority, ProxyVersion, Rbac, TcpDestination, TcpProxy, Tunnel, WeightedClusters,
+    Destination, Direction, FilterChain, IstioStats, Listener, ListenerFilter, ListenerFilterKind, Network,
+    PortPredicate, Priority, ProxyVersion, Rbac, TcpDestination, TcpProxy, Tunnel, WeightedClusters,
 };
 use crate::headers::HeaderMutations;
 use crate::route::{ChainMatch, FilterChains, SourceKind};
@@ -268,10 +269,11 @@ fn chain_match(at: &At<'_>, proto: &proto::FilterChainMatch) -> Compiled<ChainMa
     })
 }
 
-/// The network filters: one that ends the chain, after `sni_cluster` and RBAC rules at most.
+/// The network filters: one that ends the chain, after `sni_cluster`, RBAC rules and Istio's metrics at most.
 fn network(at: &At<'_>, protos: &[proto::Filter]) -> Compiled<(Vec<Arc<Rbac>>, Network)> {
     let mut sni_cluster = false;
     let mut rules = Vec::new();
+    let mut stats = None;
     for (i, proto) in protos.iter().enumerate() {
         let at = at.item("filters", i);
         let proto::Filter { name: _, config_type } = proto;
@@ -287,7 +289,11 @@ fn network(at: &At<'_>, protos: &[proto::Filter]) -> Compiled<(Vec<Arc<Rbac>>, N
             rules.push(Arc::new(rbac::network(&at, &proto)?));
             continue;
         }
-        let network = terminal(&at, any, sni_cluster)?;
+        if let Some(proto) = at.unpack::<StatsConfig>(any)? {
+            stats = Some(filters::istio_stats(&at, &proto)?);
+            continue;
+        }
+        let network = terminal(&at, any, sni_cluster, stats)?;
         return match i + 1 == protos.len() {
             true => Ok((rules, network)),
             false => at.refuse("must be the last filter: nothing gets past it"),
@@ -296,12 +302,13 @@ fn network(at: &At<'_>, protos: &[proto::Filter]) -> Compiled<(Vec<Arc<Rbac>>, N
     Ok((rules, Network::Close))
 }
 
-fn terminal(at: &At<'_>, any: &Any, sni_cluster: bool) -> Compiled<Network> {
+fn terminal(at: &At<'_>, any: &Any, sni_cluster: bool, stats: Option<IstioStats>) -> Compiled<Network> {
     if let Some(proto) = at.unpack::<HttpConnectionManager>(any)? {
         return http::http_manager(at, &proto).map(|manager| Network::Http(Arc::new(manager)));
     }
     if let Some(proto) = at.unpack::<TcpProto>(any)? {
-        return tcp_proxy(at, &proto, sni_cluster).map(|proxy| Network::Tcp(Arc::new(proxy)));
+        let proxy = tcp_proxy(at, &proto, sni_cluster)?;
+        return Ok(Network::Tcp(Arc::new(TcpProxy { istio_stats: stats, ..proxy })));
     }
     at.refuse(format!("{} is no network filter we have", any.type_url))
 }
@@ -360,6 +367,7 @@ fn tcp_proxy(at: &At<'_>, proto: &TcpProto, sni_cluster: bool) -> Compiled<TcpPr
         hash_source_ip,
         priority: Priority::Default,
         tunnel: tunneling_config.as_ref().map(|proto| tunnel(&at.field("tunneling_config"), proto)).transpose()?,
+        istio_stats: None,
     })
 }
 

@@ -108,6 +108,7 @@ fn http_manager(out: &mut Found, at: &At<'_>, manager: &HttpManager) {
             | HttpFilterKind::Fault(_)
             | HttpFilterKind::Cors
             | HttpFilterKind::GrpcStats
+            | HttpFilterKind::IstioStats(_)
             | HttpFilterKind::Rbac(_)
             | HttpFilterKind::Jwt(_) => {}
         }

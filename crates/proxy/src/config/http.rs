@@ -320,6 +320,16 @@ pub struct HttpFilter {
     pub kind: HttpFilterKind,
 }
 
+impl HttpFilter {
+    /// How requests are counted by Istio's labels, if this filter does that.
+    pub(crate) fn istio_stats(&self) -> Option<IstioStats> {
+        match self.kind {
+            HttpFilterKind::IstioStats(stats) => Some(stats),
+            _ => None,
+        }
+    }
+}
+
 /// The HTTP filters there are.
 #[derive(Clone, Debug)]
 pub enum HttpFilterKind {
@@ -337,8 +347,19 @@ pub enum HttpFilterKind {
     ExtAuthz(Arc<ExtAuthz>),
     /// Counts gRPC messages: metrics only.
     GrpcStats,
+    /// Counts requests by Istio's labels.
+    IstioStats(IstioStats),
     /// Resolves the request's host for a cluster of [`crate::config::Discovery::DynamicForwardProxy`].
     DynamicForwardProxy,
+}
+
+/// How Istio's standard metrics are made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IstioStats {
+    /// Whether the request's host stands in for a destination that is not known.
+    pub host_fallback: bool,
+    /// Whether it reports for the server, whatever the listener is.
+    pub as_server: bool,
 }
 
 /// How the router behaves.

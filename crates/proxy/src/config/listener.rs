@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{AccessLog, DownstreamTls, HttpManager, Priority, ProxyVersion, Rbac, WeightedClusters};
+use crate::config::{
+    AccessLog, DownstreamTls, HttpManager, IstioStats, Priority, ProxyVersion, Rbac, WeightedClusters,
+};
 use crate::route::FilterChains;
 
 /// One listener.
@@ -171,6 +173,8 @@ pub struct TcpProxy {
     pub hash_source_ip: bool,
     /// Which circuit breakers count.
     pub priority: Priority,
+    /// Whether its connections are counted by Istio's labels, and how.
+    pub istio_stats: Option<IstioStats>,
     /// The way through an HTTP proxy, if that is what the hosts are.
     pub tunnel: Option<Tunnel>,
 }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use maille_http::{HeaderId, Name, RequestHead, ResponseHead};
+use maille_identity::x509::PeerCertificate;
 use maille_telemetry::flags::ResponseFlags;
 use maille_telemetry::format::{Field, HeaderPair, Operator, PathOption, Values};
 
@@ -233,15 +234,15 @@ impl LogValues<'_> {
             Field::DownstreamDirectRemoteAddressWithoutPort => ip(stream.downstream_direct_remote, out),
             Field::DownstreamDirectRemotePort => port(stream.downstream_direct_remote, out),
             Field::DownstreamTransportFailureReason => text(stream.downstream_failure, out),
-            Field::DownstreamPeerUriSan => {
-                stream.tls.and_then(|tls| tls.peer.as_ref()).is_some_and(|peer| names(&peer.uri_sans, out))
-            }
-            Field::DownstreamPeerSubject => {
-                stream.tls.and_then(|tls| tls.peer.as_ref()).is_some_and(|peer| text(&peer.subject, out))
-            }
-            Field::DownstreamLocalUriSan => {
-                stream.tls.and_then(|tls| tls.local.as_ref()).is_some_and(|local| names(&local.uri_sans, out))
-            }
+            Field::DownstreamPeerUriSan => self.peer().is_some_and(|peer| names(&peer.uri_sans, out)),
+            Field::DownstreamPeerDnsSan => self.peer().is_some_and(|peer| names(&peer.dns_sans, out)),
+            Field::DownstreamPeerSubject => self.peer().is_some_and(|peer| text(&peer.subject, out)),
+            Field::DownstreamPeerIssuer => self.peer().is_some_and(|peer| text(&peer.issuer, out)),
+            Field::DownstreamPeerSerial => self.peer().is_some_and(|peer| text(&peer.serial, out)),
+            Field::DownstreamPeerFingerprint256 => self.peer().is_some_and(|peer| text(&peer.sha256, out)),
+            Field::DownstreamLocalUriSan => self.own().is_some_and(|own| names(&own.uri_sans, out)),
+            Field::DownstreamLocalDnsSan => self.own().is_some_and(|own| names(&own.dns_sans, out)),
+            Field::DownstreamLocalSubject => self.own().is_some_and(|own| text(&own.subject, out)),
             Field::DownstreamTlsVersion => stream.tls.is_some_and(|tls| text(tls.version, out)),
             Field::DownstreamTlsCipher => stream.tls.is_some_and(|tls| text(tls.cipher, out)),
             Field::ConnectionId => number(stream.connection_id, out),
@@ -252,6 +253,16 @@ impl LogValues<'_> {
             Field::GrpcStatus => self.grpc_status(out, true),
             Field::GrpcStatusNumber => self.grpc_status(out, false),
         }
+    }
+
+    /// The client's certificate.
+    fn peer(&self) -> Option<&PeerCertificate> {
+        self.stream.tls?.peer.as_ref()
+    }
+
+    /// The one it was shown.
+    fn own(&self) -> Option<&PeerCertificate> {
+        self.stream.tls?.local.as_deref()
     }
 
     fn grpc_status(&self, out: &mut Vec<u8>, by_name: bool) -> bool {

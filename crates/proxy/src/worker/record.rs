@@ -12,7 +12,7 @@ use maille_telemetry::flags::ResponseFlags;
 use super::connection::ConnectionInfo;
 use super::http::Client;
 use super::scratch::Scratch;
-use crate::config::{HttpManager, Route};
+use crate::config::{HttpFilter, HttpManager, Route};
 use crate::headers::{LogValues, Protocol, StreamInfo};
 use crate::upstream::{ClusterEntry, WorkerHost};
 
@@ -79,6 +79,9 @@ impl<'s> Record<'s> {
         }
         if self.flags.has(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR) {
             metrics.protocol_errors().inspect(|counter| counter.inc());
+        }
+        if let Some(stats) = manager.filters.iter().find_map(HttpFilter::istio_stats) {
+            client.worker.istio.request(&client.info, self, stats, scratch, took);
         }
         if !manager.access_logs.is_empty() {
             let stream = self.stream(&client.info, &client.worker.hostname);

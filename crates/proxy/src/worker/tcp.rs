@@ -21,7 +21,7 @@ use super::connection::ConnectionInfo;
 use super::gate;
 use super::io::{Input, Stream};
 use crate::balance::Wish;
-use crate::config::{Discovery, Priority, TcpDestination, TcpProxy};
+use crate::config::{Discovery, Metadata, Priority, TcpDestination, TcpProxy};
 use crate::headers::{LogValues, StreamInfo};
 use crate::tls::Carries;
 use crate::upstream::outlier::Outcome;
@@ -51,6 +51,9 @@ pub(crate) async fn serve(
     }
     let work = async {
         let Some((upstream, _counted)) = reach(&worker, &proxy, &info, &mut facts).await else { return };
+        if let Some(stats) = proxy.istio_stats {
+            worker.istio.opened(&info, facts.cluster.as_deref(), facts.metadata.as_deref(), stats);
+        }
         let idle = proxy.idle_timeout;
         let Open { mut end, there, back } = upstream;
         (facts.received, facts.sent) =
@@ -64,6 +67,10 @@ pub(crate) async fn serve(
         None => work.await,
     }
     input.release(&worker.blocks);
+    if let Some(stats) = proxy.istio_stats {
+        let moved = (facts.received, facts.sent);
+        worker.istio.closed(&info, facts.cluster.as_deref(), facts.metadata.as_deref(), stats, moved);
+    }
     if !proxy.access_logs.is_empty() {
         log(&worker, &proxy, &info, &facts, start);
     }
@@ -75,6 +82,8 @@ struct Facts {
     flags: ResponseFlags,
     cluster: Option<Arc<ClusterEntry>>,
     host: Option<SocketAddr>,
+    /// The host's metadata.
+    metadata: Option<Arc<Metadata>>,
     upstream_local: Option<SocketAddr>,
     received: u64,
     sent: u64,
@@ -153,6 +162,7 @@ async fn reach(
             },
         };
         facts.host = Some(host.host.address);
+        facts.metadata = host.host.metadata.clone();
         let breakers = entry.breakers(Priority::Default);
         let (Some(_pending), Some(counted)) = (breakers.pending(), Counted::new(&host.host, breakers)) else {
             facts.flags.set(ResponseFlags::UPSTREAM_OVERFLOW);

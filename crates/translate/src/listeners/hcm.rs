@@ -23,7 +23,7 @@ use maille_xds::types::pb::envoy::extensions::http::header_formatters::preserve_
 use maille_xds::types::route::RouteConfiguration;
 use maille_xds::types::{BoolValue, Message, Name, UInt32Value, any, cors, fault, grpc_stats, router};
 
-use super::access_log;
+use super::{access_log, istio_stats};
 use crate::Context;
 use crate::clusters::ads;
 use crate::convert::{duration, no_time};
@@ -171,6 +171,9 @@ impl Http {
                 ..Default::default()
             };
             filters.push(http_filter("envoy.filters.http.dynamic_forward_proxy", &config));
+        }
+        if let Some(config) = istio_stats::config(context, self.class == Class::Outbound) {
+            filters.push(http_filter(istio_stats::NAME, &config));
         }
         let router = router::Router { suppress_envoy_headers: headers.suppress_envoy_headers, ..Default::default() };
         filters.push(http_filter("envoy.filters.http.router", &router));

@@ -13,8 +13,8 @@ use maille_xds::types::tcp_proxy::TcpProxy;
 use maille_xds::types::tcp_proxy::tcp_proxy::{ClusterSpecifier, TunnelingConfig, WeightedCluster, weighted_cluster};
 use maille_xds::types::{Message, Name, any};
 
-use super::access_log;
 use super::hcm::idle_timeout;
+use super::{access_log, istio_stats};
 use crate::Context;
 use crate::clusters::BLACK_HOLE;
 use crate::clusters::dynamic::service_cache;
@@ -23,13 +23,16 @@ use crate::routes::http::destination_cluster;
 
 /// Everything goes to one cluster, without regard to any rule.
 pub(crate) fn to_cluster(context: &Context<'_>, cluster: &str) -> Vec<Filter> {
-    vec![tcp_filter(TcpProxy {
-        stat_prefix: cluster.to_owned(),
-        cluster_specifier: Some(ClusterSpecifier::Cluster(cluster.to_owned())),
-        idle_timeout: idle_timeout(context.proxy),
-        access_log: access_log::of_traffic(context.mesh()),
-        ..Default::default()
-    })]
+    reported(
+        context,
+        TcpProxy {
+            stat_prefix: cluster.to_owned(),
+            cluster_specifier: Some(ClusterSpecifier::Cluster(cluster.to_owned())),
+            idle_timeout: idle_timeout(context.proxy),
+            access_log: access_log::of_traffic(context.mesh()),
+            ..Default::default()
+        },
+    )
 }
 
 /// Behind what enforces the policies of the workload, for connections that come in.
@@ -115,16 +118,19 @@ fn proxy_filters(
     subset: &str,
 ) -> Vec<Filter> {
     let tcp = rule.and_then(|rule| rule.traffic_policy.as_ref()?.connection_pool.as_ref()?.tcp.as_ref());
-    vec![tcp_filter(TcpProxy {
-        stat_prefix: stat_prefix.to_owned(),
-        cluster_specifier: Some(cluster_specifier),
-        idle_timeout: tcp.and_then(|tcp| tcp.idle_timeout).map(duration).or_else(|| idle_timeout(context.proxy)),
-        max_downstream_connection_duration: tcp.and_then(|tcp| tcp.max_connection_duration).map(duration),
-        hash_policy: rule.and_then(|rule| source_ip_hash(rule, subset)).into_iter().collect(),
-        tunneling_config: rule.and_then(|rule| tunnel(rule, subset)),
-        access_log: access_log::of_traffic(context.mesh()),
-        ..Default::default()
-    })]
+    reported(
+        context,
+        TcpProxy {
+            stat_prefix: stat_prefix.to_owned(),
+            cluster_specifier: Some(cluster_specifier),
+            idle_timeout: tcp.and_then(|tcp| tcp.idle_timeout).map(duration).or_else(|| idle_timeout(context.proxy)),
+            max_downstream_connection_duration: tcp.and_then(|tcp| tcp.max_connection_duration).map(duration),
+            hash_policy: rule.and_then(|rule| source_ip_hash(rule, subset)).into_iter().collect(),
+            tunneling_config: rule.and_then(|rule| tunnel(rule, subset)),
+            access_log: access_log::of_traffic(context.mesh()),
+            ..Default::default()
+        },
+    )
 }
 
 /// Streams have nothing else to be hashed by; a subset's own load balancer decides for it.
@@ -160,6 +166,12 @@ fn named_subset<'a>(
     name: &str,
 ) -> Option<&'a maille_api::networking::destination_rule::Subset> {
     rule.subsets.iter().find(|subset| !name.is_empty() && subset.name == name)
+}
+
+/// Where connections go, and before it who counts them.
+fn reported(context: &Context<'_>, proxy: TcpProxy) -> Vec<Filter> {
+    let stats = istio_stats::config(context, false).map(|config| network_filter(istio_stats::NAME, &config));
+    stats.into_iter().chain([tcp_filter(proxy)]).collect()
 }
 
 fn tcp_filter(proxy: TcpProxy) -> Filter {
