@@ -153,7 +153,7 @@ impl RequestHead {
     pub fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(self.method());
         out.push(b' ');
-        out.extend_from_slice(self.path_and_query());
+        out.extend_from_slice(if self.method() == b"CONNECT" { self.authority() } else { self.path_and_query() });
         out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
         out.extend_from_slice(self.authority());
         out.extend_from_slice(b"\r\n");

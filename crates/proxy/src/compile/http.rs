@@ -398,6 +398,7 @@ fn upgrade(at: &At<'_>, proto: &manager::UpgradeConfig) -> Compiled<Upgrade> {
     Ok(Upgrade {
         kind: upgrade_type.to_ascii_lowercase().into(),
         enabled: !matches!(enabled, Some(BoolValue { value: false })),
+        ends: false,
     })
 }
 

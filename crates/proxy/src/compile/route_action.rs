@@ -384,9 +384,15 @@ fn upgrade(at: &At<'_>, proto: &route_action::UpgradeConfig) -> Compiled<Upgrade
     if let Some(upgrade_config::ConnectConfig { proxy_protocol_config, allow_post }) = connect_config {
         let at = at.field("connect_config");
         unset!(at; proxy_protocol_config, allow_post);
-        return at.refuse("ending CONNECT here is not supported");
+        if !upgrade_type.eq_ignore_ascii_case("connect") {
+            return at.refuse(format!("only CONNECT can end here, not {upgrade_type}"));
+        }
     }
-    Ok(Upgrade { kind: upgrade_type.to_ascii_lowercase().into(), enabled: enabled.is_none() || is_true(enabled) })
+    Ok(Upgrade {
+        kind: upgrade_type.to_ascii_lowercase().into(),
+        enabled: enabled.is_none() || is_true(enabled),
+        ends: connect_config.is_some(),
+    })
 }
 
 fn redirect(at: &At<'_>, proto: &proto::RedirectAction) -> Compiled<Redirect> {

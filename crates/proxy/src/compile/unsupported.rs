@@ -4,7 +4,7 @@ use crate::compile::Refused;
 use crate::compile::at::At;
 use crate::config::{
     Cluster, Discovery, DownstreamTransport, FilterChain, HeaderCase, HttpFilterKind, HttpManager, Listener, Network,
-    RouteSource, RouteTable, TlsContext, UpstreamProtocol, UpstreamTransport,
+    RouteSource, RouteTable, TlsContext, UpstreamTransport,
 };
 use crate::tls::Params;
 
@@ -38,8 +38,6 @@ pub fn cluster(cluster: &Cluster) -> Vec<Refused> {
     upstream_transport(&mut out, at, &cluster.transport);
     let dynamic = matches!(cluster.discovery, Discovery::DynamicForwardProxy(_));
     out.when(dynamic, at, "cluster_type", "a dynamic forward proxy");
-    let alpn = cluster.http.protocol == UpstreamProtocol::Alpn;
-    out.when(alpn, at, "typed_extension_protocol_options", "a protocol agreed on by ALPN");
     let cases = cluster.http.http1.header_case != HeaderCase::Lower;
     out.when(cases, at, "header_key_format", "header names in another case than lower");
     let closing = cluster.close_on_host_removal || cluster.close_on_host_failure;

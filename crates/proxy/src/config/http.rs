@@ -298,6 +298,8 @@ pub struct Upgrade {
     pub kind: Box<str>,
     /// Whether it is let through.
     pub enabled: bool,
+    /// Whether CONNECT ends here: what follows goes on as it is, on a connection of its own.
+    pub ends: bool,
 }
 
 /// How requests are sampled for tracing, in percent.

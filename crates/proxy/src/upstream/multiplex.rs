@@ -20,6 +20,8 @@ pub(crate) struct Multiplexed {
     failures: Cell<u64>,
     failure: RefCell<Option<ConnectError>>,
     waiting: RefCell<BTreeMap<u64, Waker>>,
+    /// Whether the host is gone: a connection that is made all the same is for one request.
+    closed: Cell<bool>,
     next: Cell<u64>,
 }
 
@@ -68,6 +70,9 @@ impl Multiplexed {
         connections.retain(|c| !c.is_over(capacity));
         let carrier = connections.iter().find(|c| c.has_room(capacity))?.clone();
         drop(connections);
+        if self.closed.get() {
+            carrier.over.set(true);
+        }
         Some(Ride::on(carrier, self.clone()))
     }
 
@@ -116,6 +121,7 @@ impl Multiplexed {
 
     /// Lets go of all of them; those at work go when they are done.
     pub(crate) fn close(&self) {
+        self.closed.set(true);
         self.connections.borrow_mut().clear();
     }
 

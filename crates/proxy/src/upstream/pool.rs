@@ -137,11 +137,6 @@ impl Pool {
         self.line.fail(|| error.again());
     }
 
-    /// Whether the host is gone.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.closed.get()
-    }
-
     /// Keeps a connection for the next request.
     pub(crate) fn put(&self, connection: Idle) {
         if let Some(connection) = self.line.give(connection)

@@ -3,6 +3,8 @@
 mod attempt;
 mod job;
 mod outbound;
+mod respond;
+mod tunnel;
 
 use std::future::poll_fn;
 use std::task::Poll;

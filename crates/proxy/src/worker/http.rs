@@ -13,7 +13,7 @@ use maille_http::ResponseHead;
 use maille_telemetry::flags::ResponseFlags;
 use maille_telemetry::metrics::HttpMetrics;
 
-use super::body::{Data, Source};
+use super::body::{Data, Sink, Source};
 use super::buffers::BLOCK;
 use super::connection::ConnectionInfo;
 use super::http2::ClientStream;
@@ -111,6 +111,14 @@ impl Downstream {
         match self {
             Downstream::Http1(stream, input) => Source::Http1(stream, input),
             Downstream::Http2(stream) => Source::Http2(&mut stream.incoming),
+        }
+    }
+
+    /// Where the response's body goes; on HTTP/2 once the head has been sent.
+    pub(crate) fn sink(&mut self) -> Option<Sink<'_>> {
+        match self {
+            Downstream::Http1(stream, _) => Some(Sink::Http1(stream)),
+            Downstream::Http2(stream) => stream.outgoing().map(Sink::Http2),
         }
     }
 }

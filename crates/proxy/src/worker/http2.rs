@@ -2,6 +2,7 @@
 
 mod frames;
 pub(crate) mod head;
+mod keepalive;
 pub(crate) mod wire;
 
 use std::cell::Cell;
@@ -27,6 +28,7 @@ use super::http::{Client, Downstream, seconds};
 use super::registry::Slot;
 use super::reply;
 use crate::config::HttpManager;
+pub(crate) use keepalive::Keepalive;
 use wire::{Watch, Wire};
 
 /// How long a client may take to begin.
@@ -166,6 +168,7 @@ async fn drive(connection: &mut Connection<Wire, Bytes>, shared: &Rc<Shared>) {
     let limit = shared.manager.max_requests_per_connection;
     let mut requests = 0u32;
     let mut condemned = false;
+    let mut keepalive = connection.ping_pong().and_then(|ping| Keepalive::new(ping, &shared.manager.http2));
     loop {
         if !shared.leaving.get() && (shared.worker.is_draining(direction) || limit.is_some_and(|most| requests >= most))
         {
@@ -182,6 +185,9 @@ async fn drive(connection: &mut Connection<Wire, Bytes>, shared: &Rc<Shared>) {
             match shared.watch.verdict() {
                 Some(reason) if !condemned => return Poll::Ready(Next::Condemned(reason)),
                 _ => {}
+            }
+            if keepalive.as_mut().is_some_and(|keepalive| keepalive.is_dead(cx)) {
+                return Poll::Ready(Next::End);
             }
             if shared.slot.poll_closing(cx) { Poll::Ready(Next::Leave) } else { Poll::Pending }
         });

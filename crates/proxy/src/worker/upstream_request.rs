@@ -13,12 +13,13 @@ use maille_http::h1::{Limits, ResponseMeta};
 use maille_http::{RequestHead, ResponseHead};
 
 use super::Worker;
-use super::body::Source;
+use super::body::{Sink, Source};
 use super::http::Client;
 use super::timers::Timers;
 use super::transfer::{Failure, Transfer};
 use crate::config::UpstreamProtocol;
 use crate::headers::Protocol;
+use crate::tls::Carries;
 use crate::upstream::{Breakers, ClusterEntry, ConnectError, WorkerHost};
 
 /// A connection to a host, or a stream of one, with a request on it.
@@ -67,28 +68,29 @@ pub(crate) enum Lost {
     Silence,
 }
 
-/// The version of HTTP that a cluster's hosts are spoken with; as far as that is known before there is a connection.
-pub(crate) fn speaks_http2(protocol: UpstreamProtocol, client: Protocol) -> bool {
+/// What a cluster's hosts are spoken with.
+pub(crate) fn carries(protocol: UpstreamProtocol, client: Protocol) -> Carries {
     match protocol {
-        UpstreamProtocol::Http1 | UpstreamProtocol::Alpn => false,
-        UpstreamProtocol::Http2 => true,
-        UpstreamProtocol::Downstream => client == Protocol::Http2,
+        UpstreamProtocol::Downstream if client == Protocol::Http2 => Carries::Http2,
+        other => other.into(),
     }
 }
 
 impl Upstream {
     /// A connection to a host that is idle, or a place on one that has one.
     #[inline]
-    pub(crate) fn idle(entry: &ClusterEntry, host: &WorkerHost, http2: bool) -> Option<Upstream> {
-        if http2 {
-            return http2::Upstream::ride(entry, host).map(Upstream::of_stream);
-        }
-        if entry.config.http.protocol == UpstreamProtocol::Alpn
-            && let Some(upstream) = http2::Upstream::ride(entry, host)
+    pub(crate) fn idle(entry: &ClusterEntry, host: &WorkerHost, carries: Carries) -> Option<Upstream> {
+        if matches!(carries, Carries::Http2 | Carries::AnyHttp)
+            && let Some(stream) = http2::Upstream::ride(entry, host)
         {
-            return Some(Upstream::of_stream(upstream));
+            return Some(Upstream::of_stream(stream));
         }
-        host.pool.take().map(|idle| Upstream::Http1(http1::Upstream::kept(host, idle)))
+        match carries {
+            Carries::Http1 | Carries::AnyHttp => {
+                host.pool.take().map(|idle| Upstream::Http1(http1::Upstream::kept(host, idle)))
+            }
+            Carries::Http2 | Carries::Bytes => None,
+        }
     }
 
     /// A connection to a host: a new one, or one that someone else is done with when there may be no more. In vain when
@@ -98,7 +100,7 @@ impl Upstream {
         entry: &Arc<ClusterEntry>,
         host: &Rc<WorkerHost>,
         breakers: Breakers<'_>,
-        http2: bool,
+        carries: Carries,
         client: &mut Client,
         body: &Option<Transfer>,
         timers: &mut Timers,
@@ -107,9 +109,10 @@ impl Upstream {
         let _pending = breakers.pending().filter(|_| host.pool.may_wait(breakers)).ok_or(Unconnected::Overflow)?;
         let worker = client.worker.clone();
         let mut made = std::pin::pin!(async {
-            match http2 {
-                true => http2::obtain(&worker, entry, host, breakers).await,
-                false => http1::obtain(&worker, entry, host, breakers).await,
+            match carries {
+                Carries::Http2 => http2::obtain(&worker, entry, host, breakers).await,
+                Carries::Http1 | Carries::AnyHttp => http1::obtain(&worker, entry, host, breakers).await,
+                Carries::Bytes => http1::raw(entry, host, breakers).await,
             }
         });
         poll_fn(|cx| {
@@ -242,6 +245,14 @@ impl Upstream {
         match self {
             Upstream::Http1(connection) => Some(Source::Http1(&mut connection.stream, &mut connection.input)),
             Upstream::Http2(stream) => stream.incoming().map(Source::Http2),
+        }
+    }
+
+    /// Where a tunnel's bytes go, once there is one.
+    pub(crate) fn sink(&mut self) -> Option<Sink<'_>> {
+        match self {
+            Upstream::Http1(connection) => Some(Sink::Http1(&mut connection.stream)),
+            Upstream::Http2(stream) => stream.outgoing().map(Sink::Http2),
         }
     }
 

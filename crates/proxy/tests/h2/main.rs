@@ -5,3 +5,4 @@ mod peers;
 #[path = "../http/support.rs"]
 #[allow(dead_code, reason = "HTTP/1's tests need more of it")]
 mod script;
+mod tunnels;

@@ -12,12 +12,14 @@ use maille_telemetry::metrics::ClusterMetrics;
 use super::attempt::{Attempt, Outcome};
 use super::outbound::Outbound;
 use super::pause_for;
+use super::tunnel::Tunnel;
 use crate::balance::Wish;
 use crate::config::{
     Destination, Discovery, Forward, HostRewrite, HttpFilterKind, HttpManager, LbPolicy, RetryPolicy, Route,
-    RouterOptions, VirtualHost,
+    RouterOptions, Upgrade, VirtualHost,
 };
 use crate::snapshot::Snapshot;
+use crate::tls::Carries;
 use crate::upstream::{Breakers, Loads, Permit, Purpose, WorkerCluster, WorkerHost};
 use crate::worker::hash::{self, Asking};
 use crate::worker::http::{After, Client};
@@ -27,7 +29,7 @@ use crate::worker::reply::{OnRoute, Reply, answer};
 use crate::worker::retry::{self, Priorities, Reset, Terms};
 use crate::worker::scratch::Scratch;
 use crate::worker::timers::{Limits, Timers, to_grpc_timeout};
-use crate::worker::upstream_request::{Lost, speaks_http2};
+use crate::worker::upstream_request::{Lost, carries};
 
 /// A request that goes upstream.
 pub(super) struct Job<'a> {
@@ -67,7 +69,7 @@ impl Job<'_> {
         let cluster = self.cluster(client, destination, &scratch.request)?;
         let entry = cluster.entry();
         record.cluster = Some(entry.clone());
-        let upgrade = self.upgrade(scratch)?;
+        let (tunnel, ends) = self.tunnel(scratch)?;
         let options = self.router();
         let mut cookies = Vec::new();
         let hash = match entry.config.lb {
@@ -82,7 +84,7 @@ impl Job<'_> {
         let terms = Terms::new(self.forward, limits.route, &mut scratch.request);
         self.timeout_status = terms.timeout_status;
         self.rewrite(client, scratch, record, destination, options, &terms, limits.tell_grpc);
-        self.mirror(client, scratch, upgrade);
+        self.mirror(client, scratch, tunnel);
 
         let breakers = entry.breakers(self.forward.priority);
         let metrics = &cluster.metrics;
@@ -91,8 +93,8 @@ impl Job<'_> {
         let mut timers = Timers::new(self.manager, terms.timeout, limits.stream, record.start);
         let limit = self.route.retry_buffer_limit.unwrap_or(u64::from(client.info.listener.buffer_limit));
         let replay = retry.map(|_| limit.min(1 << 20) as usize);
-        let mut outbound = Outbound::new(client, scratch, self.meta.body, upgrade, replay);
-        let http2 = speaks_http2(entry.config.http.protocol, record.protocol);
+        let mut outbound = Outbound::new(client, scratch, self.meta.body, tunnel, replay);
+        let carries = if ends { Carries::Bytes } else { carries(entry.config.http.protocol, record.protocol) };
         let mut tried: Vec<Rc<WorkerHost>> = Vec::new();
         let mut priorities = retry.and_then(|policy| policy.avoid_previous_priorities).map(Priorities::new);
         let mut fresh = false;
@@ -115,7 +117,7 @@ impl Job<'_> {
                 let count = record.attempts.to_string();
                 scratch.request.headers.set_id(HeaderId::XEnvoyAttemptCount, count.as_bytes());
             }
-            outbound.compose(http2, client, scratch, record)?;
+            outbound.compose(carries == Carries::Http2, client, scratch, record)?;
             if outbound.body.is_none() {
                 timers.receive();
             }
@@ -130,7 +132,7 @@ impl Job<'_> {
                 retry,
                 options,
                 cookies: &cookies,
-                http2,
+                carries,
                 fresh,
                 was_reused: false,
                 retrying: &mut retrying,
@@ -319,15 +321,20 @@ impl Job<'_> {
         })
     }
 
-    /// Whether the connection is to change its protocol; an error when it may not.
-    fn upgrade(&self, scratch: &mut Scratch) -> Result<bool, Reply> {
-        if !self.meta.upgrade {
-            return Ok(false);
-        }
-        let kind = scratch.request.headers.get(HeaderId::Upgrade).unwrap_or_default().to_ascii_lowercase();
-        let rule =
-            |rules: &[crate::config::Upgrade]| rules.iter().find(|u| u.kind.as_bytes() == kind).map(|u| u.enabled);
-        let allowed = rule(&self.forward.upgrades).or_else(|| rule(&self.manager.upgrades)).unwrap_or(false);
+    /// The tunnel that is asked for, and whether CONNECT ends here; an error when there may be none.
+    fn tunnel(&self, scratch: &mut Scratch) -> Result<(Tunnel, bool), Reply> {
+        let head = &scratch.request;
+        let (tunnel, kind) = match head.method() {
+            b"CONNECT" => (Tunnel::Connect, Vec::from(b"connect")),
+            _ if !self.meta.upgrade => return Ok((Tunnel::None, false)),
+            _ => {
+                let kind = head.headers.get(HeaderId::Upgrade).unwrap_or_default();
+                (Tunnel::Upgrade, kind.to_ascii_lowercase())
+            }
+        };
+        let rule = |rules: &'_ [Upgrade]| rules.iter().find(|u| u.kind.as_bytes() == kind).map(|u| (u.enabled, u.ends));
+        let (allowed, ends) =
+            rule(&self.forward.upgrades).or_else(|| rule(&self.manager.upgrades)).unwrap_or((false, false));
         if !allowed {
             return Err(Reply::new(403, "upgrade_failed").close());
         }
@@ -335,7 +342,7 @@ impl Job<'_> {
             // Were the upgrade declined, both sides would have to agree on whether the body still counts.
             return Err(malformed());
         }
-        Ok(true)
+        Ok((tunnel, ends))
     }
 
     /// Makes the request what goes upstream.
@@ -369,8 +376,8 @@ impl Job<'_> {
         }
     }
 
-    fn mirror(&self, client: &Client, scratch: &Scratch, upgrade: bool) {
-        if self.forward.mirrors.is_empty() || upgrade {
+    fn mirror(&self, client: &Client, scratch: &Scratch, tunnel: Tunnel) {
+        if self.forward.mirrors.is_empty() || tunnel != Tunnel::None {
             return;
         }
         for copy in &self.forward.mirrors {

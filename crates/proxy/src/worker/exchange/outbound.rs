@@ -5,8 +5,9 @@ use std::time::Instant;
 use maille_http::HeaderId;
 use maille_http::h1::{BodyLength, request_framing};
 
-use super::attempt::keeps_length;
 use super::job::malformed;
+use super::respond::keeps_length;
+use super::tunnel::Tunnel;
 use crate::worker::http::{Client, Downstream};
 use crate::worker::record::Record;
 use crate::worker::reply::Reply;
@@ -15,8 +16,8 @@ use crate::worker::transfer::{Replay, Transfer, frame, unframe};
 
 /// A request as it goes upstream. Its bytes are in [`Scratch::upstream`].
 pub(super) struct Outbound {
-    /// Whether it asks for another protocol.
-    pub(super) upgrade: bool,
+    /// The tunnel that it asks for.
+    pub(super) tunnel: Tunnel,
     /// How HTTP/1 frames its body.
     framing: BodyLength,
     /// For which version of HTTP it has been made; `None` is not yet.
@@ -33,12 +34,12 @@ impl Outbound {
         client: &Client,
         scratch: &mut Scratch,
         length: BodyLength,
-        upgrade: bool,
+        tunnel: Tunnel,
         replay: Option<usize>,
     ) -> Outbound {
         let framing = framing(scratch, length);
         let mut body = None;
-        if !upgrade && length != BodyLength::Empty {
+        if tunnel == Tunnel::None && length != BodyLength::Empty {
             let mut transfer = match client.side {
                 Downstream::Http1(..) => Transfer::new(length, framing == BodyLength::Chunked),
                 Downstream::Http2(_) => Transfer::new(BodyLength::UntilClose, framing == BodyLength::Chunked),
@@ -46,7 +47,7 @@ impl Outbound {
             transfer.replay = replay.map(|limit| Replay { sent: Vec::new(), limit });
             body = Some(transfer);
         }
-        Outbound { upgrade, framing, http2: None, head: 0, body }
+        Outbound { tunnel, framing, http2: None, head: 0, body }
     }
 
     /// Makes it for a version of HTTP. What was sent of the body before is there again.
@@ -76,7 +77,7 @@ impl Outbound {
         out.clear();
         if !http2 {
             scratch.request.write(out);
-            if self.upgrade {
+            if self.tunnel == Tunnel::Upgrade {
                 out.extend_from_slice(b"connection: upgrade\r\n");
             }
             let has_length = scratch.request.headers.has(HeaderId::ContentLength);

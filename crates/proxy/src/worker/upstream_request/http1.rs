@@ -7,8 +7,9 @@ use std::task::{Context, Poll, ready};
 use maille_http::ResponseHead;
 use maille_http::h1::{Limits, ResponseMeta, parse_response};
 
-use super::{Lost, Upstream as Either};
-use crate::upstream::{Breakers, ClusterEntry, ConnectError, Counted, Idle, Pool, Turn, WorkerHost, connect};
+use super::{Lost, Upstream as Either, http2};
+use crate::tls::Carries;
+use crate::upstream::{Breakers, ClusterEntry, ConnectError, Counted, Idle, Pool, Purpose, Turn, WorkerHost, connect};
 use crate::worker::Worker;
 use crate::worker::body::Sink;
 use crate::worker::http::Client;
@@ -31,7 +32,7 @@ pub(crate) struct Upstream {
 
 /// An idle connection, or a new one.
 pub(super) async fn obtain(
-    _worker: &Rc<Worker>,
+    worker: &Rc<Worker>,
     entry: &Arc<ClusterEntry>,
     host: &Rc<WorkerHost>,
     breakers: Breakers<'_>,
@@ -42,19 +43,40 @@ pub(super) async fn obtain(
         Turn::Open(counted) => counted,
     };
     let stream = connect(&entry.config, host, &host.purpose).await.inspect_err(|error| host.pool.fail(error))?;
-    Ok(Either::Http1(Upstream {
-        stream,
-        input: Input::default(),
-        pool: host.pool.clone(),
-        counted,
-        requests: 0,
-        written: 0,
-        sent: true,
-        reused: false,
-    }))
+    if stream.alpn() == Some(b"h2") {
+        return http2::begin(worker, entry, host, stream, counted).await.map(Either::of_stream);
+    }
+    Ok(Either::Http1(Upstream::new(host, stream, counted)))
+}
+
+/// A connection that carries whatever comes.
+pub(super) async fn raw(
+    entry: &Arc<ClusterEntry>,
+    host: &Rc<WorkerHost>,
+    breakers: Breakers<'_>,
+) -> Result<Either, ConnectError> {
+    let Some(counted) = host.pool.open(&host.host, breakers) else {
+        return Err(ConnectError::Local(std::io::ErrorKind::QuotaExceeded.into()));
+    };
+    let purpose = Purpose { carries: Carries::Bytes, ..host.purpose.clone() };
+    let stream = connect(&entry.config, host, &purpose).await?;
+    Ok(Either::Http1(Upstream::new(host, stream, counted)))
 }
 
 impl Upstream {
+    fn new(host: &WorkerHost, stream: Stream, counted: Counted) -> Upstream {
+        Upstream {
+            stream,
+            input: Input::default(),
+            pool: host.pool.clone(),
+            counted,
+            requests: 0,
+            written: 0,
+            sent: true,
+            reused: false,
+        }
+    }
+
     pub(super) fn kept(host: &WorkerHost, idle: Idle) -> Upstream {
         Upstream {
             stream: idle.stream,

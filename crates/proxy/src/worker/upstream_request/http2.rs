@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::Reason;
-use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
+use h2::client::{Builder, Connection, ResponseFuture};
 use maille_http::h1::{Limits, ResponseMeta};
 use maille_http::{RequestHead, ResponseHead};
 
@@ -16,14 +16,14 @@ use super::{Lost, Upstream as Either};
 use crate::config::Cluster;
 use crate::tls::Carries;
 use crate::upstream::{
-    Breakers, Capacity, Carrier, ClusterEntry, ConnectError, Counted, Purpose, Ride, WorkerHost, connect,
+    Breakers, Capacity, Carrier, ClusterEntry, ConnectError, Counted, Multiplexed, Purpose, Ride, WorkerHost, connect,
 };
 use crate::worker::Worker;
 use crate::worker::body::{Data, Incoming, Outgoing, Sink};
 use crate::worker::http::Client;
-use crate::worker::http2::head;
 use crate::worker::http2::wire::{Watch, Wire};
-use crate::worker::io::Input;
+use crate::worker::http2::{Keepalive, head};
+use crate::worker::io::{Input, Stream};
 use crate::worker::transfer::{Failure, Transfer};
 
 /// How much of one stream may wait to be written to the server.
@@ -79,31 +79,32 @@ async fn make(worker: Rc<Worker>, entry: Arc<ClusterEntry>, host: Rc<WorkerHost>
             return;
         }
     };
-    let watch = Rc::<Watch>::default();
-    let wire = Wire::new(worker.clone(), stream, Input::default(), true, watch.clone());
-    let (send, connection) = match builder(&entry.config).handshake::<_, Bytes>(wire).await {
-        Ok(made) => made,
-        Err(error) => {
-            let error = error.into_io().unwrap_or_else(|| std::io::ErrorKind::ConnectionReset.into());
-            host.pool.multiplexed.fail(ConnectError::Remote(error));
-            return;
-        }
-    };
-    add(&worker, &host, send, &watch);
-    drop(connecting);
-    drive(connection, &watch).await;
-    watch.going.set(true);
-    drop(counted);
-    host.pool.multiplexed.wake_one();
+    match begin(&worker, &entry, &host, stream, counted).await {
+        // Whoever waits finds the connection.
+        Ok(_) => drop(connecting),
+        Err(error) => host.pool.multiplexed.fail(error),
+    }
 }
 
-fn add(worker: &Worker, host: &WorkerHost, send: SendRequest<Bytes>, watch: &Rc<Watch>) {
+/// Begins HTTP/2 on a connection and has a task drive it to its end; a place on it for who made it.
+pub(super) async fn begin(
+    worker: &Rc<Worker>,
+    entry: &ClusterEntry,
+    host: &Rc<WorkerHost>,
+    stream: Stream,
+    counted: Counted,
+) -> Result<Upstream, ConnectError> {
+    let watch = Rc::<Watch>::default();
+    let wire = Wire::new(worker.clone(), stream, Input::default(), true, watch.clone());
+    let (send, mut connection) = builder(&entry.config).handshake::<_, Bytes>(wire).await.map_err(|error| {
+        ConnectError::Remote(error.into_io().unwrap_or_else(|| std::io::ErrorKind::ConnectionReset.into()))
+    })?;
     let carrier = Rc::new(Carrier::new(send, worker.clock.seconds(), watch.going.clone()));
-    // Whoever waits is served once; the next ask the host's successor.
-    if host.pool.is_closed() {
-        watch.going.set(true);
-    }
-    host.pool.multiplexed.add(carrier);
+    let all = &host.pool.multiplexed;
+    all.add(carrier.clone());
+    let keepalive = connection.ping_pong().and_then(|ping| Keepalive::new(ping, &entry.config.http.http2));
+    tokio::task::spawn_local(drive(connection, watch, keepalive, all.clone(), counted));
+    Ok(Upstream::on(Ride::on(carrier, all.clone())))
 }
 
 fn builder(config: &Cluster) -> Builder {
@@ -122,13 +123,23 @@ fn builder(config: &Cluster) -> Builder {
 }
 
 /// Drives a connection to its end: until the server ends it, or nobody needs it any more.
-async fn drive(mut connection: Connection<Wire, Bytes>, watch: &Watch) {
+async fn drive(
+    mut connection: Connection<Wire, Bytes>,
+    watch: Rc<Watch>,
+    mut keepalive: Option<Keepalive>,
+    all: Rc<Multiplexed>,
+    counted: Counted,
+) {
     poll_fn(|cx| {
         let ended = Pin::new(&mut connection).poll(cx).is_ready();
         watch.wake_with(cx);
-        if ended || watch.verdict().is_some() { Poll::Ready(()) } else { Poll::Pending }
+        let dead = keepalive.as_mut().is_some_and(|keepalive| keepalive.is_dead(cx));
+        if ended || dead || watch.verdict().is_some() { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
+    watch.going.set(true);
+    drop((connection, counted));
+    all.wake_one();
 }
 
 impl Upstream {
@@ -137,8 +148,11 @@ impl Upstream {
         let http = &entry.config.http;
         let capacity =
             Capacity { streams: http.http2.max_concurrent_streams, requests: http.max_requests_per_connection };
-        let ride = host.pool.multiplexed.take(capacity)?;
-        Some(Upstream { ride, response: None, outgoing: None, incoming: None, written: 0, sent: true })
+        host.pool.multiplexed.take(capacity).map(Upstream::on)
+    }
+
+    fn on(ride: Ride) -> Upstream {
+        Upstream { ride, response: None, outgoing: None, incoming: None, written: 0, sent: true }
     }
 
     pub(super) fn was_reused(&self) -> bool {
@@ -222,6 +236,10 @@ impl Upstream {
 
     pub(super) fn incoming(&mut self) -> Option<&mut Incoming> {
         self.incoming.as_mut()
+    }
+
+    pub(super) fn outgoing(&mut self) -> Option<&mut Outgoing> {
+        self.outgoing.as_mut()
     }
 
     pub(super) fn was_reset(&self) -> bool {

@@ -7,10 +7,11 @@ use std::task::ready;
 use maille_http::h1::{BodyDecoder, BodyLength, Limits, ResponseMeta, request_framing};
 use maille_http::{HeaderId, RequestHead, ResponseHead};
 
-use super::{Upstream, http1, http2, speaks_http2};
+use super::{Upstream, carries, http1, http2};
 use crate::balance::Wish;
 use crate::config::Priority;
 use crate::headers::Protocol;
+use crate::tls::Carries;
 use crate::upstream::WorkerCluster;
 use crate::worker::Worker;
 use crate::worker::buffers::BLOCK;
@@ -30,14 +31,14 @@ pub(crate) async fn ask(
     let entry = cluster.entry();
     let host = cluster.pick(&Wish::of(None))?;
     let breakers = entry.breakers(Priority::Default);
-    let with_http2 = speaks_http2(entry.config.http.protocol, Protocol::Http11);
-    let upstream = match Upstream::idle(&entry, &host, with_http2) {
+    let carries = carries(entry.config.http.protocol, Protocol::Http11);
+    let upstream = match Upstream::idle(&entry, &host, carries) {
         Some(upstream) => upstream,
         None => {
             let _pending = breakers.pending()?;
-            match with_http2 {
-                true => http2::obtain(worker, &entry, &host, breakers).await.ok()?,
-                false => http1::obtain(worker, &entry, &host, breakers).await.ok()?,
+            match carries {
+                Carries::Http2 => http2::obtain(worker, &entry, &host, breakers).await.ok()?,
+                _ => http1::obtain(worker, &entry, &host, breakers).await.ok()?,
             }
         }
     };
