@@ -468,3 +468,6 @@ impl ClientCertVerifier for PeerVerifier {
         self.algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -368,8 +368,7 @@ impl Materials {
         let from: Result<Vec<Arc<[u8]>>, Bytes> = from.into_iter().collect();
         let last = kept(self).get(key);
         if let (Ok(from), Some(last)) = (&from, last)
-            && last.from.len() == from.len()
-            && last.from.iter().zip(from).all(|(a, b)| Arc::ptr_eq(a, b))
+            && last.from == *from
         {
             return Ok(last.value.clone());
         }

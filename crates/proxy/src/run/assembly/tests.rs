@@ -172,3 +172,5 @@ fn an_address_changes_hands() {
     assert!(applied.refused.is_empty());
     assert_eq!(&*assembly.assemble().bound[&([127, 0, 0, 1], 80).into()].name, "new");
 }
+
+mod secrets;
