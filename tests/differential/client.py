@@ -12,10 +12,16 @@ async def ask(ports, send, case):
         return {"error": "no end"}
     except wire.Cut as e:
         return {"error": f"cut {e}"}
+    except Unanswered:
+        return {"error": "closed without an answer"}       # in order or by a reset: which, depends on what the kernel still held
     except ssl.SSLError as e:
         return {"error": f"TLS: {e.reason or type(e).__name__}"}
     except (ConnectionError, OSError, asyncio.IncompleteReadError) as e:
         return {"error": "connection lost" if isinstance(e, (ConnectionResetError, BrokenPipeError, asyncio.IncompleteReadError)) else type(e).__name__}
+
+
+class Unanswered(Exception):
+    pass
 
 
 async def one(ports, send, case):
@@ -68,7 +74,7 @@ async def h1(reader, writer, send, case):
         while True:
             head = await wire.h1_head(reader)
             if head is None:
-                return out | {"error": "closed without an answer"}
+                raise Unanswered
             line, headers = head
             status = int(line.split(" ")[1])
             if status >= 200 or status == 101:
@@ -80,7 +86,9 @@ async def h1(reader, writer, send, case):
             body, trailers = await wire.h1_body(reader, headers, until_close=True)
         return out | {"body": wire.digest(body), "trailers": trailers, "ended": "whole"}
     except (wire.Cut, ConnectionError) as e:
-        return out | {"ended": "cut"} if "status" in out else out | {"error": f"cut {e}"}
+        if "status" not in out:
+            raise Unanswered from e
+        return out | {"ended": "cut"}
     finally:
         writing.cancel()
 
@@ -161,7 +169,7 @@ async def upgrade(reader, writer, send, case):
     writer.write(wire.h1_message(f"GET {send.get('path', '/')} HTTP/1.1", headers) + early.encode())
     head = await wire.h1_head(reader)
     if head is None:
-        return {"error": "closed without an answer"}
+        raise Unanswered
     line, headers = head
     out = {"status": int(line.split(" ")[1]), "headers": headers}
     if out["status"] != 101:

@@ -180,7 +180,8 @@ def message(text):
 
 def grpc(b):
     def call(host, script=None, **send):
-        headers = [("content-type", "application/grpc"), ("te", "trailers"), *send.pop("headers", [])]
+        more = send.pop("headers", [])
+        headers = [*([] if "content-type" in dict(more) else [("content-type", "application/grpc")]), ("te", "trailers"), *more]
         b.ask(host, script, **{"protocol": "h2", "method": "POST", "path": "/pkg.Service/Method", "headers": headers, "body": message("hello"), **send})
 
     def said(status, note=None, body=None, only=False):
@@ -276,6 +277,10 @@ def headers(b):
         for client in ("h1", "h2"):
             b.ask(host, [{"headers": [("x-gone", "1"), ("x-in", "from server"), ("x-out", "o")]}], protocol=client, path="/p/q?r=s", headers=[("x-in", "abcdef"), ("x-gone", "here"), ("accept", "a"), ("accept", "b")])
         b.ask(host, [{"status": b.pick(404, 503, 204)}])
+    host = b.config()
+    for client in ("h1", "h2"):                           # headers of which Envoy keeps one, sent twice
+        for name in ("content-type", "accept", "user-agent", "x-forwarded-for", "x-forwarded-proto", "via", "authorization", "cache-control", "x-own"):
+            b.ask(host, protocol=client, headers=[(name, "one"), (name, "two")])
     rewrites = [{"uri": "/new"}, {"authority": "else.example"}, {"uri": "/new/", "authority": "x.example:81"}, {"uriRegexRewrite": {"match": "^/a/([^/]+)/(.*)$", "rewrite": "/\\2/of/\\1"}}]
     for rewrite in rewrites:
         host = b.config(routes=[{"match": [{"uri": {"prefix": "/a"}}], "rewrite": rewrite}, {}])
@@ -395,7 +400,31 @@ def sidecar(b):
     ask("nobody.example"); ask("s1-sidecar.example:80"); ask("s1-sidecar.example:81")
 
 
-GROUPS = {f.__name__: f for f in (retries, timeouts, hashing, protocols, grpc, faults, mirrors, cors, headers, websocket, tcp, sni, tls, sidecar)}
+def inbound(b):
+    """What comes in to a workload: from another one through both sidecars (mutual TLS between them), and in plain text past them."""
+    def both(script=None, **send):
+        b.ask("srv:9080", script, to="sidecar", **{**send, "path": f"http://srv:9080{send.get('path', '/')}"})
+        for protocol in ("h1", "h2"):
+            b.ask("srv:9080", script, to="inbound", protocol=protocol, **send)
+
+    b.count, b.upstream = 1, "HTTP"
+    both()
+    both(method="POST", body=b.pick(100, 70000), path="/a/../b//c?d=e")
+    both([{"body": 200000, "chunked": True}], method="PUT", body=200000, chunked=True)
+    both([{"status": 503}, {}]); both([{"break": "before"}, {}]); both([{"break": "mid-body", "body": 5000}]); both([{"status": 204}]); both(method="HEAD")
+    both([{"headers": [("server", "mine"), ("x-a", "1"), ("x-a", "2")]}])
+    both(headers=[("x-forwarded-client-cert", "By=forged;URI=spiffe://cluster.local/ns/x/sa/y"), ("x-forwarded-for", "9.9.9.9"), ("x-envoy-internal", "true"), ("x-request-id", "mine")])
+    both(headers=[("x-envoy-max-retries", "3"), ("x-envoy-retry-on", "5xx"), ("x-envoy-upstream-rq-timeout-ms", "200"), ("x-b3-traceid", "463ac35c9f6413ad48485a3953bb6124")])
+    both([{"delay": 0.3}], headers=[("content-type", "application/grpc"), ("te", "trailers")], method="POST", body=message("x"))
+    for host in ("other.example", "srv", "srv.diff:9080", "127.0.0.1:9080"):
+        b.ask(host, to="inbound")
+        b.ask(host, to="sidecar", path=f"http://{host}/")
+    b.ask("srv:9080", protocol="upgrade", to="inbound")
+    b.ask("srv:9080", to="inbound", sni="outbound_.9080_._.srv.diff.svc.cluster.local")
+    b.ask("srv:9080", to="inbound", sni="srv", protocol="h2")
+
+
+GROUPS = {f.__name__: f for f in (retries, timeouts, hashing, protocols, grpc, faults, mirrors, cors, headers, websocket, tcp, sni, tls, sidecar, inbound)}
 
 
 def base(b):
@@ -403,6 +432,7 @@ def base(b):
     b.doc("Gateway", "edge", {"selector": {"istio": "ingressgateway"}, "servers": [server]})
     b.group, b.count = "ready", 0
     b.config()
+    b.docs.append({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "srv", "namespace": "diff"}, "spec": {"selector": {"app": "srv"}, "ports": [{"name": "http", "port": 9080}]}})
 
 
 def fill(text, ports, files):
