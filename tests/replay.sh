@@ -3,5 +3,7 @@
 # usage: replay.sh SHARED_FOLDER   (MAILLE, ENVOY and PYTHON name the programs)
 set -euo pipefail
 for proxy in envoy maille; do
-  "${PYTHON:-python3}" "$1/accept/replay.py" "$1/conformance/recorded/routing" --proxy $proxy
+  for set in routing policy; do
+    "${PYTHON:-python3}" "$1/accept/replay.py" "$1/conformance/recorded/$set" --proxy $proxy
+  done
 done

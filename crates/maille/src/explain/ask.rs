@@ -59,7 +59,8 @@ impl Ask {
         ask.method = text("method").unwrap_or("GET").to_owned();
         ask.path = text("path").unwrap_or("/").to_owned();
         for (name, value) in json["headers"].as_object().into_iter().flatten() {
-            ask.headers.push((name.to_ascii_lowercase(), value.as_str().unwrap_or_default().to_owned()));
+            // White space around a value is no part of it (RFC 9110 §5.5).
+            ask.headers.push((name.to_ascii_lowercase(), value.as_str().unwrap_or_default().trim().to_owned()));
         }
         if let Some(token) = text("jwt") {
             ask.token(token);

@@ -45,7 +45,7 @@ fn why(hop: &Hop) -> String {
         (None, None) => String::new(),
     };
     match (&hop.policy, &hop.outcome.refusal) {
-        (Some(policy), Some(refusal)) if refusal.policy.is_none() && refusal.status == 403 => {
+        (Some(policy), Some(refusal)) if refusal.policy.is_none() && policy.kind == "AuthorizationPolicy" => {
             format!(
                 "{said}\n    no rule of the ALLOW policies that apply here allows it; the first is {}",
                 named(policy)

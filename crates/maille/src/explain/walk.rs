@@ -96,7 +96,7 @@ impl Mesh {
         let policy = outcome.refusal.as_ref().and_then(|refusal| match &refusal.policy {
             Some(name) => self.named_by_policy(name),
             // No policy allowed it, or a token was wanted.
-            None => self.named_by_absence(proxy, refusal.status),
+            None => self.named_by_absence(proxy, refusal.details.starts_with("jwt_authn")),
         });
         answer.hops.push(Hop { at, outcome, route, policy });
         cluster
@@ -263,8 +263,8 @@ impl Mesh {
     }
 
     /// Why there is no policy to name: those that could have allowed it did not, or a token is wanted.
-    fn named_by_absence(&self, proxy: &Proxy, status: u16) -> Option<Named> {
-        if status == 401 {
+    fn named_by_absence(&self, proxy: &Proxy, wants_token: bool) -> Option<Named> {
+        if wants_token {
             let all = self.snapshot.request_authentications(proxy);
             let meta = &all.first()?.meta;
             return Some(self.named(Kind::RequestAuthentication, "RequestAuthentication", &meta.namespace, &meta.name));

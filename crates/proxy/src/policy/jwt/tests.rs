@@ -179,6 +179,7 @@ fn row_28_what_a_token_must_be() {
         ("payload no base64", format!("{}.!!.{}", sections[0], sections[2]), Err(Status::PayloadBadBase64)),
         ("payload no JSON", format!("{}.{}.{}", sections[0], b64("no"), sections[2]), Err(Status::PayloadBadJson)),
         ("signature no base64", format!("{}.{}.!!", sections[0], sections[1]), Err(Status::SignatureBadBase64)),
+        ("another word before it", format!("Tok {good}"), Err(Status::HeaderBadJson)),
         ("signature cut", cut(4), Err(Status::VerificationFails)),
         ("no signature", format!("{}.{}.", sections[0], sections[1]), Err(Status::BadFormat)),
         (

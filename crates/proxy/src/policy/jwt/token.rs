@@ -66,7 +66,7 @@ impl<'a> Token<'a> {
         let exp = seconds(&payload, "exp", Status::ExpNotInteger, Status::ExpOutOfRange)?;
         string(&payload, "jti", Status::JtiNotString)?;
         let aud = strings(&payload, "aud", Status::AudNotString)?;
-        let signature = BASE64.decode(signature).map_err(|_| Status::SignatureBadBase64)?;
+        let signature = unescape(signature).ok_or(Status::SignatureBadBase64)?;
         let signed = format!("{head}.{body}");
         Ok(Token { header, payload, payload_base64: body, signed, signature, alg, kid, iss, sub, aud, nbf, exp })
     }
@@ -83,8 +83,16 @@ impl<'a> Token<'a> {
     }
 }
 
+/// Passes over white space, as the decoder that Envoy uses does: what is in front of a token then makes it bad JSON.
+fn unescape(text: &str) -> Option<Vec<u8>> {
+    match text.bytes().any(|b| b.is_ascii_whitespace()) {
+        true => BASE64.decode(text.bytes().filter(|b| !b.is_ascii_whitespace()).collect::<Vec<_>>()).ok(),
+        false => BASE64.decode(text).ok(),
+    }
+}
+
 fn decode(section: &str, base64: Status, json: Status) -> Result<Map<String, Value>, Status> {
-    let bytes = BASE64.decode(section).map_err(|_| base64)?;
+    let bytes = unescape(section).ok_or(base64)?;
     serde_json::from_slice(&bytes).map_err(|_| json)
 }
 
