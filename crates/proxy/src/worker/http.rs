@@ -189,10 +189,10 @@ impl Client {
     /// Puts on record that the client has gone.
     pub(crate) fn note_gone(&self, record: &mut Record<'_>) {
         let (flag, details) = match &self.side {
-            Downstream::Http2(stream) if stream.reset == Some(Reason::REFUSED_STREAM) => {
+            Downstream::Http2(stream) if stream.was_reset() == Some(Reason::REFUSED_STREAM) => {
                 (ResponseFlags::DOWNSTREAM_REMOTE_RESET, "http2.remote_refuse")
             }
-            Downstream::Http2(stream) if stream.reset.is_some() => {
+            Downstream::Http2(stream) if stream.was_reset().is_some() => {
                 (ResponseFlags::DOWNSTREAM_REMOTE_RESET, "http2.remote_reset")
             }
             _ => (ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION, "downstream_remote_disconnect"),

@@ -51,8 +51,8 @@ pub(crate) struct ClientStream {
     pub(crate) incoming: Incoming,
     respond: SendResponse<Bytes>,
     outgoing: Option<Outgoing>,
-    /// The code of the client's reset, if it was one.
-    pub(crate) reset: Option<Reason>,
+    /// The code of the client's reset, where that was not found out by reading.
+    reset: Option<Reason>,
 }
 
 impl ClientStream {
@@ -67,6 +67,11 @@ impl ClientStream {
             Poll::Ready(reason) => self.reset = reason.ok(),
         }
         true
+    }
+
+    /// The code of the client's reset, if it has reset the stream.
+    pub(crate) fn was_reset(&self) -> Option<Reason> {
+        self.reset.or(self.incoming.reason)
     }
 
     /// Sends the head of the response; the last of it, if it has `ended` with that.
@@ -292,7 +297,7 @@ async fn serve_stream(
     shared.worker.scratches.give(scratch);
     let mut reset = false;
     if let Downstream::Http2(stream) = &mut client.side {
-        reset = stream.reset.is_some();
+        reset = stream.was_reset().is_some();
         stream.reset(Reason::INTERNAL_ERROR);
     }
     shared.end(reset && unanswered && start.elapsed() < AT_ONCE);

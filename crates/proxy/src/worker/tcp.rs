@@ -12,7 +12,6 @@ use maille_telemetry::flags::ResponseFlags;
 use tokio::time::timeout;
 use xxhash_rust::xxh64::xxh64;
 
-pub(crate) use copy::copy_both;
 use copy::copy_framed;
 use tunnel::Open;
 

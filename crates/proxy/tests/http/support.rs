@@ -89,6 +89,11 @@ impl Server {
         Wire::new(self.connections.recv_timeout(PATIENCE).expect("a connection from the proxy"))
     }
 
+    /// The next connection, if there has been one.
+    pub(crate) fn try_accept(&self) -> Option<Wire> {
+        self.connections.recv_timeout(Duration::from_millis(50)).ok().map(Wire::new)
+    }
+
     /// Whether nobody has connected since.
     pub(crate) fn is_quiet(&self) -> bool {
         self.connections.try_recv().is_err()

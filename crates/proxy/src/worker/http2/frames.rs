@@ -31,6 +31,10 @@ const MAX_WINDOW_UPDATES_PER_DATA: u64 = 10;
 /// Frames in a row that carry nothing (Envoy's).
 const MAX_EMPTY: u32 = 1;
 
+/// The setting that is the credit of streams, and the most it may be.
+const INITIAL_WINDOW_SIZE: u16 = 4;
+const MAX_WINDOW: u32 = (1 << 31) - 1;
+
 /// Finds the frames among the bytes of one direction.
 struct Walk {
     /// Bytes of the preface that are still to come.
@@ -40,6 +44,32 @@ struct Walk {
     have: usize,
     /// Bytes of the payload that are still to come.
     payload: usize,
+    /// Whether the payload is one of SETTINGS, and its setting at hand.
+    settings: bool,
+    setting: Setting,
+}
+
+/// A setting as far as it has come.
+#[derive(Default)]
+struct Setting {
+    bytes: [u8; 6],
+    have: usize,
+}
+
+impl Setting {
+    /// Takes bytes; at which of them a setting is found to be wrong, if one is.
+    fn take(&mut self, bytes: &[u8]) -> Option<usize> {
+        for (at, byte) in bytes.iter().enumerate() {
+            self.bytes[self.have] = *byte;
+            self.have = (self.have + 1) % self.bytes.len();
+            let [a, b, value @ ..] = self.bytes;
+            let is_window = u16::from_be_bytes([a, b]) == INITIAL_WINDOW_SIZE;
+            if self.have == 0 && is_window && u32::from_be_bytes(value) > MAX_WINDOW {
+                return Some(at);
+            }
+        }
+        None
+    }
 }
 
 /// The head of a frame.
@@ -51,15 +81,20 @@ struct Head {
 
 impl Walk {
     fn new(preface: usize) -> Walk {
-        Walk { preface, head: [0; HEAD], have: 0, payload: 0 }
+        Walk { preface, head: [0; HEAD], have: 0, payload: 0, settings: false, setting: Setting::default() }
     }
 
     /// Walks over bytes. An error is what was found wrong with a frame, and how many of the bytes came before it.
-    fn over<E>(&mut self, bytes: &[u8], mut each: impl FnMut(Head) -> Result<(), E>) -> Result<(), (usize, E)> {
+    fn over(&mut self, bytes: &[u8], mut each: impl FnMut(Head) -> Result<(), Reason>) -> Result<(), (usize, Reason)> {
         let mut at = self.preface.min(bytes.len());
         self.preface -= at;
         while at < bytes.len() {
             let skip = self.payload.min(bytes.len() - at);
+            if self.settings
+                && let Some(wrong) = self.setting.take(&bytes[at..at + skip])
+            {
+                return Err((at + wrong, Reason::FLOW_CONTROL_ERROR));
+            }
             self.payload -= skip;
             at += skip;
             let start = at;
@@ -71,6 +106,7 @@ impl Walk {
                 let [a, b, c, kind, flags, ..] = self.head;
                 let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
                 (self.have, self.payload) = (0, length);
+                self.settings = kind == SETTINGS;
                 each(Head { length, kind, flags }).map_err(|error| (start, error))?;
             }
         }
@@ -94,7 +130,7 @@ impl Outbound {
                 HEADERS => watch.streams.set(watch.streams.get() + 1),
                 _ => {}
             }
-            Ok::<(), ()>(())
+            Ok(())
         });
     }
 }
@@ -126,11 +162,16 @@ struct Seen {
     empty: u32,
     /// CONTINUATION frames of the header block at hand.
     continuations: u32,
+    /// Whether anything has come.
+    begun: bool,
 }
 
 impl Seen {
     fn judge(&mut self, head: Head, watch: &Watch) -> Result<(), Reason> {
         let Head { length, kind, flags } = head;
+        if !std::mem::replace(&mut self.begun, true) && (kind != SETTINGS || flags & ACK != 0) {
+            return Err(Reason::PROTOCOL_ERROR);
+        }
         match kind {
             DATA | HEADERS | CONTINUATION => {
                 let nothing = length == 0 && flags & END_STREAM == 0;
@@ -171,7 +212,10 @@ impl Seen {
             PING => return size(length == 8),
             SETTINGS if flags & ACK != 0 => return size(length == 0),
             SETTINGS => return size(length.is_multiple_of(6)),
-            GOAWAY => watch.going.set(true),
+            GOAWAY => {
+                watch.going.set(true);
+                return size(length >= 8);
+            }
             _ => {}
         }
         Ok(())
