@@ -243,11 +243,11 @@ impl PeerVerifier {
         }
         let peer = PeerCertificate::parse(leaf).map_err(|_| Error::from(CertificateError::BadEncoding))?;
         if !is_unambiguous(&peer) {
-            return Err(unwanted());
+            return Err(unwanted_names(&peer));
         }
         let named = checks.names.as_ref().is_none_or(|names| names(&peer));
         let asked = !checks.server_name || server_name.is_some_and(|name| is_for(&peer, name));
-        if named && asked { Ok(()) } else { Err(unwanted()) }
+        if named && asked { Ok(()) } else { Err(unwanted_names(&peer)) }
     }
 
     fn trusted(
@@ -332,13 +332,28 @@ impl PeerVerifier {
         let key = end.subject_public_key_info();
         match is(&self.checks.hashes, leaf) || is(&self.checks.keys, &key) {
             true => Ok(()),
-            false => Err(unwanted()),
+            false => Err(other(Unwanted::Digest)),
         }
     }
 }
 
-fn unwanted() -> Error {
-    CertificateError::ApplicationVerificationFailure.into()
+/// Why a certificate is not the one that is wanted, in Envoy's words.
+#[derive(Debug, thiserror::Error)]
+enum Unwanted {
+    #[error("SAN matcher, certificate SANs are [{0}]")]
+    Names(String),
+    #[error("cert hash and spki")]
+    Digest,
+}
+
+fn unwanted_names(peer: &PeerCertificate) -> Error {
+    let texts = peer.dns_sans.iter().chain(&peer.uri_sans).chain(&peer.email_sans).map(|name| name.to_string());
+    let all: Vec<String> = texts.chain(peer.ip_sans.iter().map(|ip| ip.to_string())).collect();
+    other(Unwanted::Names(all.join(", ")))
+}
+
+fn other(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    CertificateError::Other(rustls::OtherError(Arc::new(error))).into()
 }
 
 /// A certificate for a workload says exactly one thing about who that is.
@@ -369,6 +384,11 @@ fn is_for(peer: &PeerCertificate, name: &ServerName<'_>) -> bool {
     }
 }
 
+/// What is wrong with a chain, in OpenSSL's words.
+#[derive(Debug, thiserror::Error)]
+#[error("X509_verify_cert: certificate verification error at depth 0: {0}")]
+struct BadChain(&'static str);
+
 fn certificate_error(error: webpki::Error) -> Error {
     use webpki::Error as E;
     match error {
@@ -377,10 +397,11 @@ fn certificate_error(error: webpki::Error) -> Error {
         E::CertNotValidYet { .. } => CertificateError::NotValidYet,
         E::CertRevoked => CertificateError::Revoked,
         E::UnknownRevocationStatus => CertificateError::UnknownRevocationStatus,
-        E::CrlExpired { .. } => CertificateError::Other(rustls::OtherError(Arc::new(error))),
+        E::CrlExpired { .. } => return other(BadChain("CRL has expired")),
+        E::MaximumPathDepthExceeded => return other(BadChain("certificate chain too long")),
         E::UnknownIssuer => CertificateError::UnknownIssuer,
         E::InvalidSignatureForPublicKey => CertificateError::BadSignature,
-        other => CertificateError::Other(rustls::OtherError(Arc::new(other))),
+        _ => return other(BadChain("certificate rejected")),
     }
     .into()
 }

@@ -4,11 +4,16 @@ use std::io;
 
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible};
 
-/// `TLS_error:|CODE:SSL routines:OPENSSL_internal:REASON:TLS_error_end`.
+/// `TLS_error:|CODE:SSL_routines:OPENSSL_internal:REASON:TLS_error_end`, without blanks: it is one field of a log.
 pub(crate) fn reason(error: &io::Error) -> String {
+    words(error).replace(' ', "_")
+}
+
+fn words(error: &io::Error) -> String {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
         Some(tls) => of_tls(tls),
-        None if error.kind() == io::ErrorKind::UnexpectedEof => closed(),
+        // The other side has closed the connection without a word, and Envoy has none for it either.
+        None if error.kind() == io::ErrorKind::UnexpectedEof => String::new(),
         None => {
             let text = error.to_string();
             let text = text.split(" (os error").next().unwrap_or_default();
@@ -18,16 +23,15 @@ pub(crate) fn reason(error: &io::Error) -> String {
     }
 }
 
-/// The other side has closed the connection without a word.
-fn closed() -> String {
-    "TLS_error:|0:lib(0):func(0):reason(0):TLS_error_end".to_owned()
-}
-
 fn of_tls(error: &Error) -> String {
     let (number, name) = match error {
         Error::InvalidCertificate(bad) => {
             let why = certificate(bad);
-            return line((16 << 24) + 125, "SSL routines", &format!("CERTIFICATE_VERIFY_FAILED:{why}"));
+            return line(
+                (16 << 24) + 125,
+                "SSL routines",
+                &format!("CERTIFICATE_VERIFY_FAILED:verify cert failed: {why}"),
+            );
         }
         Error::AlertReceived(alert) => match alert_name(*alert) {
             Some((number, name)) => (1000 + number, name),
@@ -59,26 +63,19 @@ fn line(code: u32, library: &str, reason: &str) -> String {
     format!("TLS_error:|{code}:{library}:OPENSSL_internal:{reason}:TLS_error_end")
 }
 
-fn certificate(error: &CertificateError) -> &'static str {
-    match error {
-        CertificateError::ApplicationVerificationFailure => "verify SAN list",
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            "verify cert failed: X509_verify_cert: certificate verification error at depth 0: certificate has expired"
-        }
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            "verify cert failed: X509_verify_cert: certificate verification error at depth 0: certificate is not yet valid"
-        }
-        CertificateError::Revoked => {
-            "verify cert failed: X509_verify_cert: certificate verification error at depth 0: certificate revoked"
-        }
-        CertificateError::UnknownRevocationStatus => {
-            "verify cert failed: X509_verify_cert: certificate verification error at depth 0: unable to get certificate CRL"
-        }
-        CertificateError::UnknownIssuer => {
-            "verify cert failed: X509_verify_cert: certificate verification error at depth 0: unable to get local issuer certificate"
-        }
-        _ => "verify cert failed: X509_verify_cert: certificate verification error at depth 0: certificate rejected",
-    }
+fn certificate(error: &CertificateError) -> String {
+    let why = match error {
+        // It says it in full.
+        CertificateError::Other(other) => return other.to_string(),
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "certificate has expired",
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "certificate is not yet valid",
+        CertificateError::Revoked => "certificate revoked",
+        CertificateError::UnknownRevocationStatus => "unable to get certificate CRL",
+        CertificateError::UnknownIssuer => "unable to get local issuer certificate",
+        CertificateError::BadSignature => "certificate signature failure",
+        _ => "certificate rejected",
+    };
+    format!("X509_verify_cert: certificate verification error at depth 0: {why}")
 }
 
 fn alert_name(alert: AlertDescription) -> Option<(u32, &'static str)> {
@@ -105,4 +102,43 @@ fn alert_name(alert: AlertDescription) -> Option<(u32, &'static str)> {
         AlertDescription::NoApplicationProtocol => (120, "TLSV1_ALERT_NO_APPLICATION_PROTOCOL"),
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As a real Envoy 1.40 words them.
+    #[test]
+    fn failures_in_envoys_words() {
+        let tls = |error: Error| reason(&io::Error::new(io::ErrorKind::InvalidData, error));
+        let alert = |alert| tls(Error::AlertReceived(alert));
+        let bad = |error: CertificateError| tls(Error::InvalidCertificate(error));
+        for (got, expected) in [
+            (
+                tls(Error::InvalidMessage(InvalidMessage::InvalidContentType)),
+                "TLS_error:|268435703:SSL_routines:OPENSSL_internal:WRONG_VERSION_NUMBER:TLS_error_end",
+            ),
+            (
+                alert(AlertDescription::HandshakeFailure),
+                "TLS_error:|268436496:SSL_routines:OPENSSL_internal:SSLV3_ALERT_HANDSHAKE_FAILURE:TLS_error_end",
+            ),
+            (
+                alert(AlertDescription::ProtocolVersion),
+                "TLS_error:|268436526:SSL_routines:OPENSSL_internal:TLSV1_ALERT_PROTOCOL_VERSION:TLS_error_end",
+            ),
+            (
+                bad(CertificateError::Expired),
+                "TLS_error:|268435581:SSL_routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED:verify_cert_failed:_\
+                 X509_verify_cert:_certificate_verification_error_at_depth_0:_certificate_has_expired:TLS_error_end",
+            ),
+            (
+                reason(&io::Error::from_raw_os_error(104)),
+                "TLS_error:|33554536:system_library:OPENSSL_internal:Connection_reset_by_peer:TLS_error_end",
+            ),
+            (reason(&io::ErrorKind::UnexpectedEof.into()), ""),
+        ] {
+            assert_eq!(got, expected);
+        }
+    }
 }

@@ -224,44 +224,38 @@ fn a_chain_whose_secret_is_not_there_serves_nobody_and_the_others_do() {
     assert!(refused.iter().any(|why| why.contains("/does/not/exist.crt")), "{refused:?}");
 }
 
-/// Sessions are taken up again within one configuration, and never at another.
+/// Sessions are taken up again within one configuration, and never at another: not even with the same name and certificate.
 #[test]
 fn row_26_a_session_is_taken_up_only_where_it_began() {
     let ca = Authority::new("ca");
-    let at = free();
-    let identity = ca.server(&["a.example", "b.example"]);
-    let chain = |name: &str, require: bool| {
-        let mut chain = for_names(http("server"), &[name]);
+    let (open, closed) = (free(), free());
+    let identity = ca.server(&["a.example"]);
+    let of = |at: std::net::SocketAddr, require: bool| {
+        let mut chain = http("server");
         let validation = require.then(|| trusting(&ca.pem));
         chain.transport_socket = downstream_tls(common(&[&identity], validation), require);
-        chain
+        listener(&at.to_string(), at, vec![chain])
     };
-    // The same certificate, and one of the two asks for a client's.
-    let mut listener_ = listener("l", at, vec![chain("a.example", false), chain("b.example", true)]);
-    listener_.listener_filters = vec![tls_inspector()];
     let server = Server::plain("one");
-    let _proxy = proxy(vec![listener_], vec![cluster("server", server.address)]);
-    let kept = Arc::new(OneSession::default());
-    let mut config = client(&ca.pem, None);
-    config.resumption = rustls::client::Resumption::store(kept);
-    let config = Arc::new(config);
-    let visit = |name: &str| {
-        let mut stream = connect(at, &config, name)?;
-        ask(&mut stream, name)?;
+    let _proxy = proxy(vec![of(open, false), of(closed, true)], vec![cluster("server", server.address)]);
+    let client_with = |own| {
+        let mut config = client(&ca.pem, own);
+        config.resumption = rustls::client::Resumption::store(Arc::new(OneSession::default()));
+        Arc::new(config)
+    };
+    let visit = |at, config: &Arc<rustls::ClientConfig>| {
+        let mut stream = connect(at, config, "a.example")?;
+        ask(&mut stream, "a.example")?;
         Ok::<_, std::io::Error>(stream.conn.handshake_kind())
     };
-    assert_eq!(visit("a.example").unwrap(), Some(HandshakeKind::Full));
-    assert_eq!(visit("a.example").unwrap(), Some(HandshakeKind::Resumed), "it can be taken up where it began");
-    assert!(visit("b.example").is_err(), "a ticket of one chain is no certificate at the other");
+    let nobody = client_with(None);
+    assert_eq!(visit(open, &nobody).unwrap(), Some(HandshakeKind::Full));
+    assert_eq!(visit(open, &nobody).unwrap(), Some(HandshakeKind::Resumed), "it can be taken up where it began");
+    assert!(visit(closed, &nobody).is_err(), "a ticket of one listener is no certificate at the other");
     // The client with a certificate is let in, by a handshake of its own.
-    let mut config = client(&ca.pem, Some(&ca.workload("spiffe://td/ns/a/sa/b")));
-    config.resumption = rustls::client::Resumption::store(Arc::new(OneSession::default()));
-    let config = Arc::new(config);
-    let mut first = connect(at, &config, "a.example").unwrap();
-    ask(&mut first, "a.example").unwrap();
-    let mut second = connect(at, &config, "b.example").unwrap();
-    assert_eq!(ask(&mut second, "b.example").unwrap().0, 200);
-    assert_ne!(second.conn.handshake_kind(), Some(HandshakeKind::Resumed));
+    let somebody = client_with(Some(&ca.workload("spiffe://td/ns/a/sa/b")));
+    visit(open, &somebody).unwrap();
+    assert_ne!(visit(closed, &somebody).unwrap(), Some(HandshakeKind::Resumed));
 }
 
 /// When those who are trusted change, sessions from before count no more.

@@ -50,13 +50,11 @@ fn servers_are_who_they_have_to_be() {
     assert_eq!(server.seen.recv().unwrap().0.as_deref(), Some("a.example"));
     assert_eq!(through(secure(server.address, of(&ca, &[]), &[])).0, 200);
     assert_eq!(through(secure(server.address, of(&ca, &["x.b.example"]), &[])).0, 200);
-    let refused = "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure, \
-                   transport failure reason: TLS_error:|268435581:SSL routines:OPENSSL_internal:\
-                   CERTIFICATE_VERIFY_FAILED:";
+    // As Envoy 1.40 does: why is in the log.
+    let refused = "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure";
     for validation in [of(&ca, &["c.example"]), of(&stranger, &[]), of(&ca, &["x.y.b.example"])] {
         let (status, body) = through(secure(server.address, validation, &[]));
-        assert_eq!(status, 503);
-        assert!(body.starts_with(refused), "{body}");
+        assert_eq!((status, body.as_str()), (503, refused));
     }
 }
 
@@ -237,7 +235,7 @@ fn row_32_plain_text_before_the_handshake_is_no_answer() {
         });
         let (status, body) = through(secure(address, trusting(&ca.pem), &[]));
         assert_eq!(status, 503);
-        assert!(!body.contains("evil") && body.contains("TLS_error:|"), "{body}");
+        assert!(body.ends_with("reset reason: remote connection failure"), "{body}");
         finished.recv_timeout(PATIENCE).unwrap();
     }
 }

@@ -249,13 +249,12 @@ impl Job<'_> {
             _ => (503, "connection termination", ResponseFlags::UPSTREAM_CONNECTION_TERMINATION),
         };
         let retried = if retried { "retried and the latest " } else { "" };
-        let because = if failure.is_empty() { String::new() } else { format!(", transport failure reason: {failure}") };
-        let body = format!(
-            "upstream connect error or disconnect/reset before headers. {retried}reset reason: {reason}{because}"
-        );
+        // Why the transport failed is for the log: whoever is outside learns nothing of what is inside.
+        let body =
+            format!("upstream connect error or disconnect/reset before headers. {retried}reset reason: {reason}");
         let because = if failure.is_empty() { String::new() } else { format!("|{failure}") };
         let details = format!("upstream_reset_before_response_started{{{reason}{because}}}").replace(' ', "_");
-        record.failure = failure;
+        record.failure = Cow::Owned(failure.replace(' ', "_"));
         let mut reply = Reply::new(status, "").body(body.into_bytes()).flags(flag);
         reply.details = Cow::Owned(details);
         if reset == Reset::Overflow && !self.router().suppress_envoy_headers {
