@@ -2,6 +2,7 @@
 
 mod admin;
 mod assembly;
+mod crew;
 mod dns;
 mod files;
 mod follow;
@@ -23,7 +24,8 @@ use tokio::sync::{mpsc, watch};
 use maille_telemetry::metrics::{Filter, Registry};
 
 use crate::config::Locality;
-use crate::worker::{self, Message, Overload, OwnWorkload, Shared, SharedLogs};
+use crate::worker::{Message, Overload, OwnWorkload, Shared, SharedLogs};
+use crew::Crew;
 
 pub use admin::Purpose;
 pub use assembly::Assembly;
@@ -162,6 +164,7 @@ pub struct Handle {
     registry: Registry,
     drain: watch::Sender<Option<Drain>>,
     ending: Ending,
+    workers: Arc<[mpsc::UnboundedSender<Message>]>,
     main: Option<JoinHandle<()>>,
 }
 
@@ -202,13 +205,11 @@ fn start(options: Options, source: Source) -> io::Result<Handle> {
         overload: Arc::new(Overload::new(options.max_connections, descriptors)),
     };
     let (logs, overload) = (shared.logs.clone(), shared.overload.clone());
-    let mut crew = Crew { mailboxes: Vec::new(), threads: Vec::new() };
     let cpus = maille_net::cpus();
     let count = if options.concurrency == 0 { cpus.len() } else { options.concurrency };
-    for number in 0..count.max(1) {
-        let cpu = options.pin.then(|| cpus[number % cpus.len()]);
-        crew.add(number, cpu, shared.clone())?;
-    }
+    let places = (0..count.max(1)).map(|number| options.pin.then(|| cpus[number % cpus.len()]));
+    let crew = Crew::start(places.collect(), shared)?;
+    let workers = crew.mailboxes();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (client, fixed) = match source {
         Source::ControlPlane(client) => {
@@ -264,13 +265,21 @@ fn start(options: Options, source: Source) -> io::Result<Handle> {
     let main = std::thread::Builder::new().name("proxy-main".into()).spawn(move || {
         runtime.block_on(follow::follow(client, fixed, crew, outside));
     })?;
-    Ok(Handle { status, logs, registry, drain, ending, main: Some(main) })
+    Ok(Handle { status, logs, registry, drain, ending, workers, main: Some(main) })
 }
 
 impl Handle {
     /// Where the proxy stands; changes can be waited for.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.status.clone()
+    }
+
+    /// Makes a worker fall over, or one of its connections: for tests of what becomes of the others. It does nothing in a release.
+    #[doc(hidden)]
+    pub fn sabotage(&self, worker: usize, whole: bool) {
+        if let Some(mailbox) = self.workers.get(worker) {
+            let _ = mailbox.send(Message::Sabotage { whole });
+        }
     }
 
     /// Opens the files of access logs anew: for whoever has given the old ones other names.
@@ -326,62 +335,4 @@ pub(crate) struct Ending {
     pub(crate) lame_duck: LameDuck,
     /// How long requests at work may take after that.
     pub(crate) limit: Duration,
-}
-
-/// The workers.
-pub(crate) struct Crew {
-    mailboxes: Vec<mpsc::UnboundedSender<Message>>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl Crew {
-    fn add(&mut self, number: usize, cpu: Option<usize>, shared: Shared) -> io::Result<()> {
-        let (mailbox, messages) = mpsc::unbounded_channel();
-        let thread = std::thread::Builder::new().name(format!("proxy-{number}")).spawn(move || {
-            if let Some(cpu) = cpu
-                && let Err(error) = maille_net::pin_to(cpu)
-            {
-                tracing::warn!(worker = number, cpu, "cannot stay on a processor: {error}");
-            }
-            if let Err(error) = worker::run(messages, shared) {
-                tracing::error!(worker = number, "cannot start: {error}");
-            }
-        })?;
-        self.mailboxes.push(mailbox);
-        self.threads.push(thread);
-        Ok(())
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.mailboxes.len()
-    }
-
-    /// Tells one worker.
-    pub(crate) fn tell(&self, worker: usize, message: Message) {
-        // A worker that is gone has said why when it went.
-        let _ = self.mailboxes[worker].send(message);
-    }
-
-    /// Tells all workers.
-    pub(crate) fn tell_all(&self, message: impl Fn() -> Message) {
-        for mailbox in &self.mailboxes {
-            let _ = mailbox.send(message());
-        }
-    }
-
-    /// Drains what comes in; each worker says when it has.
-    pub(crate) fn drain_inbound(&self, done: &mpsc::UnboundedSender<()>) {
-        for mailbox in &self.mailboxes {
-            let _ = mailbox.send(Message::DrainInbound(done.clone()));
-        }
-    }
-
-    /// Drains all workers; returns when they have ended.
-    pub(crate) async fn drain(self, limit: Duration) {
-        for mailbox in &self.mailboxes {
-            let _ = mailbox.send(Message::Drain(limit));
-        }
-        let threads = self.threads;
-        let _ = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|t| drop(t.join()))).await;
-    }
 }

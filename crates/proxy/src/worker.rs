@@ -33,13 +33,14 @@ mod upstream_request;
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ahash::AHashMap;
 use maille_telemetry::metrics::{HttpMetrics, ListenerMetrics, Registry as MetricRegistry};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::config::Direction;
 use crate::snapshot::Snapshot;
@@ -67,6 +68,8 @@ pub(crate) enum Message {
     Unlisten(SocketAddr),
     /// Tell these clients to go with their next response, and no others.
     Dismiss(Draining),
+    /// Panic: the worker, or one of its connections. For tests; nothing happens in a release.
+    Sabotage { whole: bool },
     /// Accept nothing more; who is connected stays.
     StopAccepting,
     /// Stop accepting for inbound listeners, and tell their clients to go; the rest goes on.
@@ -124,56 +127,89 @@ pub(crate) struct Worker {
     registry: MetricRegistry,
     http_metrics: RefCell<AHashMap<Arc<str>, Rc<HttpMetrics>>>,
     listener_metrics: RefCell<AHashMap<SocketAddr, Rc<ListenerMetrics>>>,
+    /// Rung when something has panicked that every connection depends on.
+    vital: Notify,
 }
 
 /// Runs a worker on the current thread until it has drained or the main thread is gone.
-pub(crate) fn run(mut mailbox: mpsc::UnboundedReceiver<Message>, shared: Shared) -> std::io::Result<()> {
+pub(crate) fn run(mailbox: mpsc::UnboundedReceiver<Message>, shared: Shared) -> std::io::Result<Outcome> {
     let runtime = maille_net::worker_runtime()?;
-    runtime.block_on(async move {
-        let worker = Rc::new(Worker {
-            snapshot: RefCell::default(),
-            clusters: RefCell::default(),
-            blocks: Blocks::new(),
-            scratches: Scratches::default(),
-            clock: Clock::new(),
-            connections: Registry::default(),
-            draining: Cell::new(Draining::No),
-            hostname: shared.hostname,
-            logs: WorkerLogs::new(shared.logs),
-            overload: shared.overload,
-            istio: Reports::new(shared.workload, &shared.registry),
-            registry: shared.registry,
-            http_metrics: RefCell::default(),
-            listener_metrics: RefCell::default(),
-        });
-        tokio::task::spawn_local(tick(worker.clone()));
-        let mut listening = Listening::default();
-        while let Some(message) = mailbox.recv().await {
-            match message {
-                Message::Snapshot(snapshot) => worker.install(snapshot),
-                Message::Listen(address, socket) => listening.start(&worker, address, socket),
-                Message::Unlisten(address) => listening.stop(&worker, address),
-                Message::Dismiss(who) => worker.draining.set(who),
-                Message::StopAccepting => listening.stop_all(&worker),
-                Message::DrainInbound(done) => {
-                    worker.draining.set(Draining::Inbound);
-                    let snapshot = worker.snapshot();
-                    let inbound =
-                        |a: &SocketAddr| snapshot.bound.get(a).is_some_and(|l| l.direction == Direction::Inbound);
-                    listening.stop_where(&worker, inbound);
-                    worker.connections.close_idle(Draining::Inbound);
-                    tokio::task::spawn_local(when_empty(worker.clone(), done));
-                }
-                Message::Drain(limit) => {
-                    listening.stop_all(&worker);
-                    worker.drain(limit).await;
-                    worker.logs.flush();
-                    break;
-                }
+    // Whatever state it leaves behind goes with the runtime; nobody else looks at it.
+    let caught = std::panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(serve(mailbox, shared))));
+    Ok(if caught.is_ok() { Outcome::Ended } else { Outcome::Fell })
+}
+
+/// How a worker ended.
+pub(crate) enum Outcome {
+    Ended,
+    /// In a panic.
+    Fell,
+}
+
+async fn serve(mut mailbox: mpsc::UnboundedReceiver<Message>, shared: Shared) {
+    let worker = Rc::new(Worker {
+        snapshot: RefCell::default(),
+        clusters: RefCell::default(),
+        blocks: Blocks::new(),
+        scratches: Scratches::default(),
+        clock: Clock::new(),
+        connections: Registry::default(),
+        draining: Cell::new(Draining::No),
+        hostname: shared.hostname,
+        logs: WorkerLogs::new(shared.logs),
+        overload: shared.overload,
+        istio: Reports::new(shared.workload, &shared.registry),
+        registry: shared.registry,
+        http_metrics: RefCell::default(),
+        listener_metrics: RefCell::default(),
+        vital: Notify::new(),
+    });
+    let vital = Vital(worker.clone());
+    tokio::task::spawn_local(async move { tick(&vital.0).await });
+    let mut listening = Listening::default();
+    loop {
+        let message = tokio::select! {
+            message = mailbox.recv() => message,
+            () = worker.vital.notified() => panic!("something that every connection depends on has panicked"),
+        };
+        let Some(message) = message else { break };
+        match message {
+            Message::Snapshot(snapshot) => worker.install(snapshot),
+            Message::Listen(address, socket) => listening.start(&worker, address, socket),
+            Message::Unlisten(address) => listening.stop(&worker, address),
+            Message::Dismiss(who) => worker.draining.set(who),
+            Message::Sabotage { whole: true } => {
+                assert!(!cfg!(debug_assertions), "a test wants this worker to fall over")
+            }
+            Message::Sabotage { whole: false } => worker.connections.sabotage(),
+            Message::StopAccepting => listening.stop_all(&worker),
+            Message::DrainInbound(done) => {
+                worker.draining.set(Draining::Inbound);
+                let snapshot = worker.snapshot();
+                let inbound = |a: &SocketAddr| snapshot.bound.get(a).is_some_and(|l| l.direction == Direction::Inbound);
+                listening.stop_where(&worker, inbound);
+                worker.connections.close_idle(Draining::Inbound);
+                tokio::task::spawn_local(when_empty(worker.clone(), done));
+            }
+            Message::Drain(limit) => {
+                listening.stop_all(&worker);
+                worker.drain(limit).await;
+                worker.logs.flush();
+                break;
             }
         }
-    });
-    Ok(())
+    }
+}
+
+/// Held by what every connection depends on: when it panics, the worker is no good any more, and another takes its place.
+pub(crate) struct Vital(pub(crate) Rc<Worker>);
+
+impl Drop for Vital {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.vital.notify_one();
+        }
+    }
 }
 
 impl Worker {
@@ -253,7 +289,7 @@ async fn when_empty(worker: Rc<Worker>, done: mpsc::UnboundedSender<()>) {
 }
 
 /// Once a second: the clock, and whatever has been idle for too long.
-async fn tick(worker: Rc<Worker>) {
+async fn tick(worker: &Worker) {
     let mut interval = tokio::time::interval(Duration::from_secs(1));
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {

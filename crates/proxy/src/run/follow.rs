@@ -11,11 +11,12 @@ use tokio::sync::{mpsc, watch};
 
 use super::admin::{self, Command, Process, Question, View};
 use super::assembly::{Applied, Assembly};
+use super::crew::Crew;
 use super::dns::{Answer, Dns};
 use super::files::Files;
 use super::kept::Kept;
 use super::sockets::Sockets;
-use super::{Crew, Drain, Ending, Status};
+use super::{Drain, Ending, Status};
 use crate::config::{Listener, Locality};
 use crate::snapshot::Snapshot;
 use crate::upstream::outlier::Verdict;
@@ -46,7 +47,7 @@ pub(super) struct Outside {
 pub(super) async fn follow(
     mut client: Option<Client>,
     fixed: Vec<(TypeUrl, Vec<Resource>)>,
-    crew: Crew,
+    mut crew: Crew,
     outside: Outside,
 ) {
     let Outside { status, mut drain, mut questions, process, ending, locality, mut workload } = outside;
@@ -54,6 +55,8 @@ pub(super) async fn follow(
         client.subscribe_all(TypeUrl::Cluster);
         client.subscribe_all(TypeUrl::Listener);
     }
+    let (_nobody, never) = mpsc::unbounded_channel();
+    let mut fallen = crew.fallen().unwrap_or(never);
     let mut connection = client.as_ref().map(Client::connection);
     let (dns, mut answers) = Dns::new();
     let mut main = Main {
@@ -120,6 +123,7 @@ pub(super) async fn follow(
                 Some(command) => main.obey(command),
                 None => {}
             },
+            Some(number) = fallen.recv() => main.replace(number),
             () = until(main.leaving.map(|leaving| leaving.next)) => if main.has_left() { break },
             () = alarm.notified() => main.check(),
             () = until(check) => main.check(),
@@ -386,6 +390,21 @@ impl Main {
         self.status.send_modify(|status| status.leaving = true);
         if !least.is_zero() || ending.lame_duck.until_idle {
             self.dismiss(Draining::All);
+        }
+    }
+
+    /// Puts a worker in the place of one that has fallen over, with everything that it is to serve.
+    fn replace(&mut self, number: usize) {
+        if let Err(error) = self.crew.replace(number) {
+            tracing::error!(worker = number, "nothing takes its place: {error}");
+            return;
+        }
+        self.crew.tell(number, Message::Snapshot(self.served.clone()));
+        for (address, listener) in &self.served.bound {
+            match self.sockets.again(listener, *address, self.crew.len()) {
+                Ok(socket) => self.crew.tell(number, Message::Listen(*address, socket)),
+                Err(error) => tracing::error!(worker = number, %address, "cannot listen again: {error}"),
+            }
         }
     }
 

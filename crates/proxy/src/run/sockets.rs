@@ -44,6 +44,11 @@ impl Sockets {
         fresh.all(|address| open_one(listener, address, 1).is_ok())
     }
 
+    /// One more socket of an address that workers have, for one that has lost its own.
+    pub(crate) fn again(&self, listener: &Listener, address: SocketAddr, workers: usize) -> io::Result<TcpListener> {
+        listen(address, options(listener, workers > 1))
+    }
+
     /// The sockets of an address, for the workers, the first time they are asked for.
     pub(crate) fn hand_over(&mut self, address: SocketAddr) -> Option<Vec<TcpListener>> {
         let sockets = self.open.remove(&address)?;
@@ -61,19 +66,22 @@ impl Sockets {
 }
 
 fn open_one(listener: &Listener, address: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>> {
-    let options = |reuse_port| ListenOptions {
+    if workers == 1 {
+        return Ok(vec![listen(address, options(listener, false))?]);
+    }
+    // Sockets that may share an address would also share it with another proxy, each getting half of the connections.
+    // One that may not share finds out whether the address is free.
+    drop(listen(address, options(listener, false))?);
+    (0..workers).map(|_| listen(address, options(listener, true))).collect()
+}
+
+fn options(listener: &Listener, reuse_port: bool) -> ListenOptions {
+    ListenOptions {
         reuse_port,
         transparent: listener.transparent,
         freebind: listener.freebind,
         backlog: listener.backlog,
-    };
-    if workers == 1 {
-        return Ok(vec![listen(address, options(false))?]);
     }
-    // Sockets that may share an address would also share it with another proxy, each getting half of the connections.
-    // One that may not share finds out whether the address is free.
-    drop(listen(address, options(false))?);
-    (0..workers).map(|_| listen(address, options(true))).collect()
 }
 
 fn named(error: io::Error, address: SocketAddr) -> io::Error {

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use super::overload::Admitted;
-use super::{Worker, connection};
+use super::{Vital, Worker, connection};
 
 /// The sockets that a worker accepts on.
 #[derive(Default)]
@@ -94,6 +94,7 @@ impl Drop for Admission {
 }
 
 async fn accept(worker: Rc<Worker>, address: SocketAddr, socket: Rc<TcpListener>) {
+    let _vital = Vital(worker.clone());
     loop {
         match socket.accept().await {
             Ok((stream, peer)) => admit(&worker, stream, peer, address),

@@ -1,7 +1,7 @@
 //! What the process can take: how many may be connected, over all workers.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// Descriptors that are kept for everything but connections: listeners, logs, the control plane, administration.
 const RESERVE: u64 = 64;
@@ -11,6 +11,10 @@ const RESERVE: u64 = 64;
 pub(crate) struct Overload {
     connections: AtomicUsize,
     most: usize,
+    /// Connections that ended in a panic.
+    panics: AtomicU64,
+    /// Workers that did.
+    fallen: AtomicU64,
 }
 
 /// A connection that was let in, until dropped.
@@ -22,7 +26,12 @@ impl Overload {
     pub(crate) fn new(most: Option<usize>, descriptors: u64) -> Overload {
         let by_descriptors = descriptors.saturating_sub(RESERVE.min(descriptors / 4)) / 2;
         let by_descriptors = usize::try_from(by_descriptors).unwrap_or(usize::MAX).max(1);
-        Overload { connections: AtomicUsize::new(0), most: most.unwrap_or(usize::MAX).min(by_descriptors) }
+        Overload {
+            connections: AtomicUsize::new(0),
+            panics: AtomicU64::new(0),
+            fallen: AtomicU64::new(0),
+            most: most.unwrap_or(usize::MAX).min(by_descriptors),
+        }
     }
 
     /// How many there are.
@@ -33,6 +42,16 @@ impl Overload {
     /// How many there may be.
     pub(crate) fn most(&self) -> usize {
         self.most
+    }
+
+    /// A worker ended in a panic.
+    pub(crate) fn worker_fell(&self) {
+        self.fallen.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many connections, and how many workers, ended in a panic.
+    pub(crate) fn panics(&self) -> (u64, u64) {
+        (self.panics.load(Ordering::Relaxed), self.fallen.load(Ordering::Relaxed))
     }
 
     /// Lets a connection in, unless there are as many as there may be.
@@ -48,6 +67,10 @@ impl Overload {
 impl Drop for Admitted {
     fn drop(&mut self) {
         self.0.connections.fetch_sub(1, Ordering::Relaxed);
+        // The runtime catches what goes wrong in a connection's task, after dropping what it had.
+        if std::thread::panicking() {
+            self.0.panics.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 

@@ -28,6 +28,8 @@ pub(crate) struct Slot {
     /// Whether it waits for a request, so that nothing is lost by closing it.
     idle: Cell<bool>,
     closing: Cell<bool>,
+    /// Whether a test wants it to panic.
+    sabotaged: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -45,6 +47,7 @@ impl Registry {
             deadline: Cell::new(u32::MAX),
             idle: Cell::new(false),
             closing: Cell::new(false),
+            sabotaged: Cell::new(false),
             waker: RefCell::new(None),
         });
         let mut slots = self.slots.borrow_mut();
@@ -69,6 +72,17 @@ impl Registry {
     /// Whether there is none of those that a drain is about.
     pub(crate) fn is_empty_of(&self, draining: Draining) -> bool {
         !self.slots.borrow().used.iter().flatten().any(|slot| draining.concerns(slot.direction))
+    }
+
+    /// Has one connection panic, in tests.
+    pub(crate) fn sabotage(&self) {
+        let slots = self.slots.borrow();
+        if let Some(slot) = slots.used.iter().flatten().next() {
+            slot.sabotaged.set(true);
+            if let Some(waker) = slot.waker.take() {
+                waker.wake();
+            }
+        }
     }
 
     /// Closes what waits for requests, of those that a drain is about.
@@ -105,6 +119,7 @@ impl Slot {
 
     /// Whether the connection is to close; if not, the task is woken when it is.
     pub(crate) fn poll_closing(&self, cx: &mut Context<'_>) -> bool {
+        assert!(!cfg!(debug_assertions) || !self.sabotaged.get(), "a test wants this connection to panic");
         if self.closing.get() {
             return true;
         }

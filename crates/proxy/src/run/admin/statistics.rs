@@ -131,6 +131,9 @@ fn collect(view: &View<'_>) -> Collection {
     ] {
         all.gauge(Name { scope: Scope::Server, suffix }, "", value);
     }
+    let (connections, workers) = process.overload.panics();
+    all.counter(Name { scope: Scope::Server, suffix: "connection_panics" }, "", connections);
+    all.counter(Name { scope: Scope::Server, suffix: "worker_panics" }, "", workers);
     let dropped = Name { scope: Scope::Server, suffix: "access_log_dropped_bytes" };
     all.counter(dropped, "", process.logs.dropped());
     all

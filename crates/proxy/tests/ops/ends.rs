@@ -1,0 +1,110 @@
+//! How a proxy ends, and what ends when something in it falls over.
+
+use std::io::Read;
+use std::net::TcpStream;
+use std::time::Duration;
+
+use maille_proxy::run::{Bind, Endpoints, LameDuck, Otherwise, Purpose};
+
+use crate::admin::{ask, endpoint, exchange};
+use crate::support::{Proxy, Server};
+
+fn start(server: &Server) -> Proxy {
+    Proxy::build(server.address, |setup| {
+        let any = Some(Bind { address: ([127, 0, 0, 1], 0).into(), otherwise: Otherwise::Fail });
+        setup.options.endpoints = Endpoints { admin: any, ..Endpoints::default() };
+        setup.options.lame_duck = LameDuck { least: Duration::from_millis(500), until_idle: true };
+    })
+}
+
+/// Asks until a statistic says so.
+fn wait_for(proxy: &Proxy, line: &str) {
+    for _ in 0..2000 {
+        if ask(endpoint(proxy, Purpose::Admin), "GET", "/stats").1.lines().any(|l| l == line) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    panic!("{line} never came")
+}
+
+#[test]
+fn a_panic_costs_the_connection_it_happens_in() {
+    let server = Server::start();
+    let proxy = start(&server);
+    let mut first = proxy.connect();
+    first.send("GET /a HTTP/1.1\r\n");
+    wait_for(&proxy, &format!("listener.{}.downstream_cx_active: 1", proxy.http.to_string().replace(':', "_")));
+    proxy.handle.sabotage(0, false);
+    assert_eq!(first.rest(), b"");
+    wait_for(&proxy, "server.connection_panics: 1");
+    wait_for(&proxy, "server.total_connections: 0");
+    exchange(&proxy, &server);
+    wait_for(&proxy, "server.worker_panics: 0");
+}
+
+#[test]
+fn a_worker_that_falls_over_is_replaced() {
+    let server = Server::start();
+    let proxy = start(&server);
+    exchange(&proxy, &server);
+    let mut lost = proxy.connect();
+    lost.send("GET /a HTTP/1.1\r\n");
+    proxy.handle.sabotage(0, true);
+    assert_eq!(lost.rest(), b"");
+    wait_for(&proxy, "server.worker_panics: 1");
+    // The replacement listens a moment after the old sockets are gone.
+    for _ in 0..2000 {
+        if TcpStream::connect(proxy.http).is_ok() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    exchange(&proxy, &server);
+    wait_for(&proxy, "server.total_connections: 0");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_loses_no_request() {
+    let server = Server::start();
+    let proxy = start(&server);
+    let (http, admin) = (proxy.http, endpoint(&proxy, Purpose::Admin));
+    // One connection waits for a response, one keeps quiet between requests.
+    let mut at_work = proxy.connect();
+    at_work.send("GET /a HTTP/1.1\r\nhost: a\r\n\r\n");
+    let mut upstream = server.accept();
+    upstream.head();
+    let mut idle = proxy.connect();
+    idle.send("GET /b HTTP/1.1\r\nhost: a\r\n\r\n");
+    let mut second = server.accept();
+    second.head();
+    second.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+    assert!(!idle.head().contains("connection: close"));
+    let drained = tokio::spawn(proxy.handle.drain());
+    tokio::task::spawn_blocking(move || {
+        while ask(admin, "GET", "/ready").0 == 200 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // Whoever has not heard yet still comes.
+        let mut late = crate::support::Wire::new(TcpStream::connect(http).unwrap());
+        late.send("GET /c HTTP/1.1\r\nhost: a\r\n\r\n");
+        second.head();
+        second.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+        assert!(late.head().contains("connection: close"));
+        // The quiet one is told with its next response, and the one at work gets its own.
+        idle.send("GET /d HTTP/1.1\r\nhost: a\r\n\r\n");
+        second.head();
+        second.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+        assert!(idle.head().contains("connection: close"));
+        upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi");
+        assert!(at_work.head().contains("connection: close"));
+        assert_eq!(at_work.exactly(2), b"hi");
+        drop((idle, late));
+        let mut end = [0];
+        assert_eq!(at_work.0.read(&mut end).unwrap(), 0);
+    })
+    .await
+    .unwrap();
+    drained.await.unwrap();
+    assert!(TcpStream::connect(http).is_err());
+}
