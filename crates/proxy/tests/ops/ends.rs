@@ -108,3 +108,64 @@ async fn a_drain_loses_no_request() {
     drained.await.unwrap();
     assert!(TcpStream::connect(http).is_err());
 }
+
+/// Run by [`row_21_open_files_run_out`] with few open files to use: a proxy that lives as long as its standard input is open.
+#[test]
+#[ignore = "run by row_21_open_files_run_out"]
+fn row_21_proxy() {
+    let server = Server::start();
+    let proxy = start(&server);
+    println!("\nPROXY {} {}", proxy.http, endpoint(&proxy, Purpose::Admin));
+    std::thread::spawn(move || {
+        loop {
+            let mut upstream = server.accept();
+            upstream.head();
+            upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        }
+    });
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+}
+
+#[test]
+fn row_21_open_files_run_out() {
+    use std::io::{BufRead, BufReader, Write};
+    use std::process::{Command, Stdio};
+    let me = std::env::current_exe().unwrap();
+    let mut child = Command::new("sh")
+        .args(["-c", "ulimit -n 256; exec \"$0\" \"$@\""])
+        .arg(me)
+        .args(["--exact", "ends::row_21_proxy", "--ignored", "--nocapture"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let said = lines.find_map(|line| line.unwrap().strip_prefix("PROXY ").map(str::to_owned)).unwrap();
+    let (http, admin) = said.split_once(' ').unwrap();
+    let (http, admin): (std::net::SocketAddr, std::net::SocketAddr) = (http.parse().unwrap(), admin.parse().unwrap());
+    let request = |mut stream: TcpStream| {
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.write_all(b"GET /a HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        answer.starts_with("HTTP/1.1 200")
+    };
+    let early = TcpStream::connect(http).unwrap();
+    let mut crowd: Vec<TcpStream> = (0..400).filter_map(|_| TcpStream::connect(http).ok()).collect();
+    crowd.iter_mut().for_each(|stream| drop(stream.write_all(b"GET /a HTTP/1.1\r\n")));
+    // Those there are too many of are let go; who was there before is served, and so is whoever runs the proxy.
+    assert!(request(early));
+    let stats = ask(admin, "GET", "/stats?filter=downstream_(global_cx_overflow|cx_active)").1;
+    let number = |name: &str| {
+        let line = stats.lines().find(|line| line.contains(name)).unwrap_or_else(|| panic!("{name} in {stats}"));
+        line.rsplit_once(": ").unwrap().1.parse::<u64>().unwrap()
+    };
+    assert!(number("downstream_global_cx_overflow") >= 250 && number("downstream_cx_active") <= 96, "{stats}");
+    drop(crowd);
+    assert!((0..200).any(|_| {
+        std::thread::sleep(Duration::from_millis(50));
+        TcpStream::connect(http).is_ok_and(request)
+    }));
+    drop(child.stdin.take());
+    assert!(child.wait().unwrap().success());
+}
