@@ -1,13 +1,13 @@
 //! Makes a snapshot of what the store holds, and from it a world for each proxy, whenever either changes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use maille_api::mesh::MeshConfig;
 use maille_api::parse::mesh_config_of;
 use maille_api::{Key, Kind, Object};
-use maille_model::{Proxy, Snapshot};
+use maille_model::{Options, Proxy, Snapshot, Warning};
 use maille_store::Store;
 use maille_xds::World;
 use tokio::sync::watch;
@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::Shared;
 use crate::intern::Interner;
+use crate::keys::Keys;
 use crate::proxies::Wanted;
 
 /// How long the store must be quiet before a burst of changes is taken.
@@ -31,6 +32,7 @@ const FIRST: Duration = Duration::from_millis(5);
 pub(crate) async fn run(
     store: Arc<Store>,
     mesh: Option<MeshConfig>,
+    mut keys: Keys,
     shared: Arc<Shared>,
     snapshots: watch::Sender<Option<Arc<Snapshot>>>,
 ) {
@@ -39,6 +41,7 @@ pub(crate) async fn run(
     let mut interner = Interner::default();
     let mut burst = Burst::default();
     let mut snapshot = None;
+    let mut said = Said::default();
     burst.change(Instant::now());
     loop {
         tokio::select! {
@@ -46,13 +49,12 @@ pub(crate) async fn run(
                 shared.metrics.debounced(burst.waited());
                 let (_, objects) = store.list();
                 let mesh = settings.of(&objects);
+                let options = Options { key_sets: keys.of(&objects).await, ..Options::default() };
                 let started = Instant::now();
-                match spawn_blocking(move || Arc::new(Snapshot::build(&objects, &mesh))).await {
+                match spawn_blocking(move || Arc::new(Snapshot::build_with(&objects, &mesh, options))).await {
                     Ok(built) => {
                         shared.metrics.built(started.elapsed());
-                        for warning in built.warnings() {
-                            tracing::debug!(%warning, "configuration");
-                        }
+                        said.say(built.warnings());
                         snapshots.send_replace(Some(built.clone()));
                         snapshot = Some(built);
                     }
@@ -68,10 +70,28 @@ pub(crate) async fn run(
                 Ok(()) => burst.change(Instant::now()),
                 Err(_) => return,
             },
+            () = keys.changed() => burst.change(Instant::now()),
             () = shared.proxies.connected() => if let Some(snapshot) = &snapshot {
                 interner = translate(snapshot, &shared, interner, true).await;
             },
         }
+    }
+}
+
+/// What the log was told already.
+#[derive(Default)]
+struct Said(BTreeSet<Warning>);
+
+impl Said {
+    /// Tells the log what is new. What policies do not do is for everybody to see.
+    fn say(&mut self, warnings: &[Warning]) {
+        for warning in warnings.iter().filter(|warning| !self.0.contains(warning)) {
+            match warning.is_about_policy() {
+                true => tracing::warn!(%warning, "configuration"),
+                false => tracing::debug!(%warning, "configuration"),
+            }
+        }
+        self.0 = warnings.iter().cloned().collect();
     }
 }
 

@@ -14,6 +14,7 @@ mod builder;
 pub mod ca;
 mod http;
 mod intern;
+mod keys;
 mod leases;
 mod listen;
 mod metrics;
@@ -118,11 +119,13 @@ pub fn start(options: Options) -> io::Result<Control> {
         problems,
         stopping: watch::Sender::new(false),
     });
+    let (keys, fetching) = keys::Keys::new(keys::Web::new());
     let mut tasks = vec![
+        tokio::spawn(fetching),
         tokio::spawn(leases.clone().keep()),
         tokio::spawn(ca.clone().drive()),
         tokio::spawn(ca.follow(store.clone())),
-        tokio::spawn(builder::run(store, mesh, shared.clone(), snapshots_in)),
+        tokio::spawn(builder::run(store, mesh, keys, shared.clone(), snapshots_in)),
         tokio::spawn(listen::serve(listen::nonblocking(listener)?, None, shared.clone())),
     ];
     tracing::info!(%address, "control plane listening");

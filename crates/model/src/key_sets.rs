@@ -1,6 +1,7 @@
 //! Keys of issuers of tokens: where they are to be had, and what was had there last.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use maille_api::security::request_authentication::JwtRule;
@@ -16,6 +17,15 @@ pub enum KeySource {
 
 /// What was fetched, by where from. What could not be is not there.
 pub type KeySets = BTreeMap<KeySource, Arc<str>>;
+
+impl fmt::Display for KeySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            KeySource::Uri(uri) => f.write_str(uri),
+            KeySource::Discovery(issuer) => write!(f, "{issuer} (by discovery)"),
+        }
+    }
+}
 
 impl KeySource {
     /// Where the keys for a rule are that does not have them written down.

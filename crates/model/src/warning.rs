@@ -13,6 +13,13 @@ pub struct Warning {
     pub message: String,
 }
 
+impl Warning {
+    /// Whether a policy does not do what it says.
+    pub fn is_about_policy(&self) -> bool {
+        matches!(self.key.kind, Kind::PeerAuthentication | Kind::RequestAuthentication | Kind::AuthorizationPolicy)
+    }
+}
+
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.key, self.message)
