@@ -2,7 +2,11 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use maille_api::parse::mesh_config_of;
+use maille_api::{Diagnostic, Object, Severity};
+use maille_model::{Snapshot, Warning};
 use maille_store::files::{self, Checked};
 use serde_json::{Value, json};
 
@@ -35,12 +39,28 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Outcome {
-    let checked = files::check(&args.file).map_err(Failure::usage)?;
+    let mut checked = files::check(&args.file).map_err(Failure::usage)?;
+    checked.diagnostics.extend(idle_policies(&checked.objects));
     match args.output {
         Output::Text => terminal::out(&text(&checked))?,
         Output::Json => terminal::out(&json(&checked).to_string())?,
     };
     if checked.has_errors() { Err(Failure::bad_input()) } else { Ok(ExitCode::SUCCESS) }
+}
+
+/// Policies that do nothing, or not what they say, as far as these resources tell.
+fn idle_policies(objects: &[Arc<Object>]) -> Vec<Diagnostic> {
+    let mesh = objects.iter().find_map(|object| mesh_config_of(object)).and_then(|(mesh, _)| mesh).unwrap_or_default();
+    let snapshot = Snapshot::build(objects, &mesh);
+    let about_policies = snapshot.warnings().iter().filter(|warning| warning.is_about_policy());
+    let diagnostic = |warning: &Warning| {
+        let source = objects.iter().find(|object| object.key() == warning.key)?.source.as_ref()?;
+        let mut diagnostic = Diagnostic::about_file(Severity::Warning, source.file.clone(), warning.message.clone());
+        (diagnostic.line, diagnostic.column, diagnostic.end_column) = (source.line, 1, 2);
+        diagnostic.resource = Some(warning.key.to_string());
+        Some(diagnostic)
+    };
+    about_policies.filter_map(diagnostic).collect()
 }
 
 fn text(checked: &Checked) -> String {
