@@ -3,9 +3,11 @@
 mod attacks;
 mod bodies;
 mod frames;
+mod grpc;
 mod peers;
 mod raw;
 #[path = "../http/support.rs"]
 #[allow(dead_code, reason = "HTTP/1's tests need more of it")]
 mod script;
+mod servers;
 mod tunnels;

@@ -44,7 +44,8 @@ pub(super) async fn obtain(
     };
     let stream = connect(&entry.config, host, &host.purpose).await.inspect_err(|error| host.pool.fail(error))?;
     if stream.alpn() == Some(b"h2") {
-        return http2::begin(worker, entry, host, stream, counted).await.map(Either::of_stream);
+        let carrier = http2::begin(worker, entry, host, stream, counted).await?;
+        return Ok(Either::of_stream(http2::Upstream::first(host, carrier)));
     }
     Ok(Either::Http1(Upstream::new(host, stream, counted)))
 }

@@ -86,14 +86,14 @@ async fn make(worker: Rc<Worker>, entry: Arc<ClusterEntry>, host: Rc<WorkerHost>
     }
 }
 
-/// Begins HTTP/2 on a connection and has a task drive it to its end; a place on it for who made it.
+/// Begins HTTP/2 on a connection and has a task drive it to its end.
 pub(super) async fn begin(
     worker: &Rc<Worker>,
     entry: &ClusterEntry,
     host: &Rc<WorkerHost>,
     stream: Stream,
     counted: Counted,
-) -> Result<Upstream, ConnectError> {
+) -> Result<Rc<Carrier>, ConnectError> {
     let watch = Rc::<Watch>::default();
     let wire = Wire::new(worker.clone(), stream, Input::default(), true, watch.clone());
     let (send, mut connection) = builder(&entry.config).handshake::<_, Bytes>(wire).await.map_err(|error| {
@@ -104,7 +104,7 @@ pub(super) async fn begin(
     all.add(carrier.clone());
     let keepalive = connection.ping_pong().and_then(|ping| Keepalive::new(ping, &entry.config.http.http2));
     tokio::task::spawn_local(drive(connection, watch, keepalive, all.clone(), counted));
-    Ok(Upstream::on(Ride::on(carrier, all.clone())))
+    Ok(carrier)
 }
 
 fn builder(config: &Cluster) -> Builder {
@@ -149,6 +149,11 @@ impl Upstream {
         let capacity =
             Capacity { streams: http.http2.max_concurrent_streams, requests: http.max_requests_per_connection };
         host.pool.multiplexed.take(capacity).map(Upstream::on)
+    }
+
+    /// A place on a connection that has just been made.
+    pub(super) fn first(host: &WorkerHost, carrier: Rc<Carrier>) -> Upstream {
+        Upstream::on(Ride::on(carrier, host.pool.multiplexed.clone()))
     }
 
     fn on(ride: Ride) -> Upstream {
