@@ -118,6 +118,8 @@ pub(crate) struct Worker {
     pub(crate) blocks: Blocks,
     pub(crate) scratches: Scratches,
     pub(crate) clock: Clock,
+    /// Copies of requests that are being sent.
+    pub(crate) copies: mirror::AtWork,
     pub(crate) connections: Registry,
     draining: Cell<Draining>,
     pub(crate) hostname: Arc<str>,
@@ -153,6 +155,7 @@ async fn serve(mut mailbox: mpsc::UnboundedReceiver<Message>, shared: Shared) {
         blocks: Blocks::new(),
         scratches: Scratches::default(),
         clock: Clock::new(),
+        copies: mirror::AtWork::default(),
         connections: Registry::default(),
         draining: Cell::new(Draining::No),
         hostname: shared.hostname,

@@ -1,80 +1,107 @@
 //! Copies of requests, sent elsewhere and forgotten.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use maille_http::RequestHead;
-use maille_http::h1::{BodyDecoder, BodyLength, request_framing};
-use tokio::io::AsyncReadExt;
+use maille_http::{HeaderId, RequestHead};
 
 use super::Worker;
-use super::http::Downstream;
-use super::io::write_all;
-use crate::balance::Wish;
-use crate::config::{Mirror, Priority};
-use crate::upstream::{Counted, WorkerCluster, connect};
+use super::upstream_request::own;
+use crate::config::Mirror;
+use crate::upstream::WorkerCluster;
 
 /// A copy is given up after this.
 const LIMIT: Duration = Duration::from_secs(30);
+/// Of a body that is longer there is no copy.
+const MAX_BODY: usize = 1 << 20;
+/// What the copies of a worker may take at a time: so many, and so many bytes of bodies.
+const MOST: u32 = 1024;
+const MOST_BYTES: usize = 64 << 20;
 
-/// Sends a copy of a request on a task of its own. Only what has come of the body by now can be copied: a request with more to come is not.
-pub(crate) fn send(
-    _worker: &Rc<Worker>,
-    cluster: Rc<WorkerCluster>,
-    mirror: &Mirror,
-    request: &RequestHead,
-    length: BodyLength,
-    client: &Downstream,
-) {
-    let body = match length {
-        BodyLength::Empty => Vec::new(),
-        _ => {
-            let Downstream::Http1(_, input) = client else { return };
-            let mut data = input.is_empty().then(Vec::new).unwrap_or_else(|| input.data().to_vec());
-            match BodyDecoder::new(length).decode(&mut data) {
-                Ok(decoded) if decoded.done => data.truncate(decoded.data),
-                _ => return,
+/// What the copies of a worker take.
+#[derive(Default)]
+pub(crate) struct AtWork {
+    copies: Cell<u32>,
+    bytes: Cell<usize>,
+}
+
+/// The copies of one request, until all of its body has come.
+pub(crate) struct Copies {
+    worker: Rc<Worker>,
+    to: Vec<(Rc<WorkerCluster>, RequestHead)>,
+    body: Vec<u8>,
+}
+
+impl Copies {
+    /// Those that a request is to have, as it is now; `None` when it has none.
+    pub(crate) fn of(worker: &Rc<Worker>, mirrors: &[Mirror], request: &RequestHead) -> Option<Box<Copies>> {
+        let mut to = Vec::new();
+        for mirror in mirrors.iter().filter(|mirror| mirror.fraction.holds(fastrand::u64(..))) {
+            let Some(cluster) = worker.cluster(&mirror.cluster) else { continue };
+            if worker.copies.copies.get() >= MOST {
+                cluster.metrics.retry_or_shadow_abandoned().inc();
+                continue;
             }
-            data
-        }
-    };
-    let Some(host) = cluster.pick(&Wish::of(None)) else { return };
-    let mut head = request.clone();
-    if mirror.host_suffix {
-        let (name, port) = maille_http::host::split_port(head.authority());
-        let mut authority = [name, b"-shadow"].concat();
-        if let Some(port) = port {
-            authority.extend_from_slice(format!(":{port}").as_bytes());
-        }
-        head.set_authority(&authority);
-    }
-    let mut bytes = Vec::new();
-    // Whatever a route has done to it: a body without its length would be taken for requests.
-    if length != BodyLength::Empty || head.headers.has(maille_http::HeaderId::ContentLength) {
-        head.headers.set_id(maille_http::HeaderId::ContentLength, body.len().to_string().as_bytes());
-    }
-    head.write(&mut bytes);
-    bytes.extend_from_slice(b"connection: close\r\n");
-    let framed = if body.is_empty() { BodyLength::Empty } else { BodyLength::Exact(body.len() as u64) };
-    let has_length = head.headers.has(maille_http::HeaderId::ContentLength);
-    request_framing(&mut bytes, head.method(), framed, has_length);
-    bytes.extend_from_slice(&body);
-    tokio::task::spawn_local(async move {
-        let whole = async {
-            // A copy counts against the limits as any request does.
-            let entry = cluster.entry();
-            let breakers = entry.breakers(Priority::Default);
-            let Some((pending, _connection)) = breakers.pending().zip(Counted::new(&host.host, breakers)) else {
-                return;
-            };
-            let Ok(mut stream) = connect(&entry.config, &host, &host.purpose).await else { return };
-            drop(pending);
-            let Some(_active) = breakers.request() else { return };
-            if write_all(&mut stream, &bytes).await.is_ok() {
-                let mut nowhere = vec![0; 4096];
-                while matches!(stream.read(&mut nowhere).await, Ok(n) if n > 0) {}
+            worker.copies.copies.set(worker.copies.copies.get() + 1);
+            let mut head = request.clone();
+            if mirror.host_suffix {
+                suffix(&mut head);
             }
-        };
-        let _ = tokio::time::timeout(LIMIT, whole).await;
-    });
+            // Nobody waits to be told to go on.
+            head.headers.remove_id(HeaderId::Expect);
+            to.push((cluster, head));
+        }
+        (!to.is_empty()).then(|| Box::new(Copies { worker: worker.clone(), to, body: Vec::new() }))
+    }
+
+    /// More of the body has come; `false` when that is too much.
+    pub(crate) fn add(&mut self, data: &[u8]) -> bool {
+        let bytes = &self.worker.copies.bytes;
+        let room = self.body.len() + data.len() <= MAX_BODY && bytes.get() + data.len() <= MOST_BYTES;
+        if room {
+            bytes.set(bytes.get() + data.len());
+            self.body.extend_from_slice(data);
+        } else {
+            self.to.iter().for_each(|(cluster, _)| cluster.metrics.retry_or_shadow_abandoned().inc());
+        }
+        room
+    }
+
+    /// The whole body has come: sends the copies, each on a task of its own.
+    pub(crate) fn send(self: Box<Self>) {
+        let copies: Rc<Copies> = Rc::from(self);
+        for number in 0..copies.to.len() {
+            let copies = copies.clone();
+            tokio::task::spawn_local(async move {
+                let (cluster, head) = &copies.to[number];
+                let mut head = head.clone();
+                // Whatever a route has done to it: a body without its length would be taken for requests.
+                if !copies.body.is_empty() || head.headers.has(HeaderId::ContentLength) {
+                    head.headers.set_id(HeaderId::ContentLength, copies.body.len().to_string().as_bytes());
+                }
+                cluster.metrics.upstream_rq_total().inc();
+                // What comes of it is nobody's business.
+                let _ = tokio::time::timeout(LIMIT, own::ask(&copies.worker, cluster, &head, &copies.body)).await;
+            });
+        }
+    }
+}
+
+impl Drop for Copies {
+    fn drop(&mut self) {
+        let AtWork { copies, bytes } = &self.worker.copies;
+        copies.set(copies.get() - self.to.len() as u32);
+        bytes.set(bytes.get() - self.body.len());
+    }
+}
+
+/// `shop:80` becomes `shop-shadow:80`.
+fn suffix(head: &mut RequestHead) {
+    let (name, port) = maille_http::host::split_port(head.authority());
+    let mut authority = [name, b"-shadow"].concat();
+    if let Some(port) = port {
+        authority.extend_from_slice(format!(":{port}").as_bytes());
+    }
+    head.set_authority(&authority);
 }

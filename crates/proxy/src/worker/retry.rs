@@ -30,8 +30,6 @@ pub(crate) enum Reset {
     Gone,
     /// What came was not HTTP.
     Protocol,
-    /// It took too long.
-    Timeout,
     /// The attempt took too long.
     TryTimeout,
     /// The attempt was without activity for too long.
@@ -48,7 +46,7 @@ impl Reset {
                 Some(Outcome::Failed)
             }
             Reset::Refused | Reset::Gone => Some(Outcome::Failed),
-            Reset::Timeout | Reset::TryTimeout | Reset::TrySilence => Some(Outcome::TimedOut),
+            Reset::TryTimeout | Reset::TrySilence => Some(Outcome::TimedOut),
             Reset::Overflow => None,
         }
     }

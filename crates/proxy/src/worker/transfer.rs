@@ -8,6 +8,7 @@ use maille_http::h1::{BodyDecoder, BodyLength, CHUNK_END, LAST_CHUNK, chunk_head
 use super::body::{Data, Sink, Source};
 use super::buffers::{BLOCK, Blocks};
 use super::io::poll_write;
+use super::mirror::Copies;
 
 /// A body on its way.
 pub(crate) struct Transfer {
@@ -30,6 +31,8 @@ pub(crate) struct Transfer {
     streamed: u64,
     /// Everything that was sent, while it may be needed again.
     pub(crate) replay: Option<Replay>,
+    /// Who else is to have it.
+    pub(crate) copies: Option<Box<Copies>>,
 }
 
 /// What was sent of a request's body, for a retry; its data alone, since the next connection may frame it differently.
@@ -65,6 +68,7 @@ impl Transfer {
             total: 0,
             streamed: 0,
             replay: None,
+            copies: None,
         }
     }
 
@@ -116,6 +120,7 @@ impl Transfer {
                 let decoded = self.decoder.decode(input.data_mut()).map_err(|_| Failure::Malformed)?;
                 self.total += decoded.data as u64;
                 self.frame(out, &input.data()[..decoded.data], decoded.done);
+                self.copy(&input.data()[..decoded.data]);
                 input.consume(decoded.consumed, blocks);
             }
             Source::Http2(incoming) => {
@@ -136,6 +141,7 @@ impl Transfer {
                         self.decoder = BodyDecoder::Done;
                     }
                     self.frame(out, incoming.data(), self.decoder.is_done());
+                    self.copy(incoming.data());
                     incoming.consume(data);
                 }
             }
@@ -215,6 +221,7 @@ impl Transfer {
     fn take(&mut self, data: &[u8], done: bool) -> bool {
         self.total += data.len() as u64;
         self.streamed += data.len() as u64;
+        self.copy(data);
         if let Some(replay) = &mut self.replay {
             if replay.sent.len() + data.len() > replay.limit {
                 self.replay = None;
@@ -232,8 +239,20 @@ impl Transfer {
 
     fn end(&mut self) {
         self.decoder = BodyDecoder::Done;
+        self.copy(&[]);
         if self.chunked {
             self.out.extend_from_slice(LAST_CHUNK);
+        }
+    }
+
+    /// Hands what has come to whoever has a copy of it.
+    #[inline]
+    fn copy(&mut self, data: &[u8]) {
+        let Some(copies) = &mut self.copies else { return };
+        if !copies.add(data) {
+            self.copies = None;
+        } else if self.decoder.is_done() {
+            self.copies.take().into_iter().for_each(Copies::send);
         }
     }
 

@@ -2,6 +2,7 @@
 //! judgement of hosts come to, as clients see it.
 
 mod limits;
+mod mirrors;
 mod outliers;
 mod policies;
 mod retries;

@@ -247,6 +247,11 @@ impl Proxy {
         proxy
     }
 
+    /// Where requests go.
+    pub(crate) fn http(&self) -> SocketAddr {
+        self.http
+    }
+
     pub(crate) fn send(&self, path: &str) -> Sent {
         self.send_with(path, "")
     }

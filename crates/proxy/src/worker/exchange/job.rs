@@ -23,7 +23,7 @@ use crate::tls::Carries;
 use crate::upstream::{Breakers, Loads, Permit, Purpose, WorkerCluster, WorkerHost};
 use crate::worker::hash::{self, Asking};
 use crate::worker::http::{After, Client};
-use crate::worker::mirror;
+use crate::worker::mirror::Copies;
 use crate::worker::record::Record;
 use crate::worker::reply::{OnRoute, Reply, answer};
 use crate::worker::retry::{self, Priorities, Reset, Terms};
@@ -84,7 +84,12 @@ impl Job<'_> {
         let terms = Terms::new(self.forward, limits.route, &mut scratch.request);
         self.timeout_status = terms.timeout_status;
         self.rewrite(client, scratch, record, destination, options, &terms, limits.tell_grpc);
-        self.mirror(client, scratch, tunnel);
+        let copies = match self.forward.mirrors.as_slice() {
+            mirrors if !mirrors.is_empty() && tunnel == Tunnel::None => {
+                Copies::of(&client.worker, mirrors, &scratch.request)
+            }
+            _ => None,
+        };
 
         let breakers = entry.breakers(self.forward.priority);
         let metrics = &cluster.metrics;
@@ -94,6 +99,7 @@ impl Job<'_> {
         let limit = self.route.retry_buffer_limit.unwrap_or(u64::from(client.info.listener.buffer_limit));
         let replay = retry.map(|_| limit.min(1 << 20) as usize);
         let mut outbound = Outbound::new(client, scratch, self.meta.body, tunnel, replay);
+        outbound.copy_to(copies);
         let carries = if ends { Carries::Bytes } else { carries(entry.config.http.protocol, record.protocol) };
         let mut tried: Vec<Rc<WorkerHost>> = Vec::new();
         let mut priorities = retry.and_then(|policy| policy.avoid_previous_priorities).map(Priorities::new);
@@ -234,7 +240,6 @@ impl Job<'_> {
         retried: bool,
     ) -> Reply {
         match reset {
-            Reset::Timeout => return self.late(&Lost::Timeout, record, true),
             Reset::TryTimeout => return self.late(&Lost::TryTimeout, record, true),
             Reset::TrySilence => return self.late(&Lost::TrySilence, record, true),
             _ => {}
@@ -372,19 +377,6 @@ impl Job<'_> {
         } else {
             let stream = record.stream(&client.info, &client.worker.hostname);
             self.forward.rewrite(self.route, destination, head, &stream, &mut scratch.mutations, originals);
-        }
-    }
-
-    fn mirror(&self, client: &Client, scratch: &Scratch, tunnel: Tunnel) {
-        if self.forward.mirrors.is_empty() || tunnel != Tunnel::None {
-            return;
-        }
-        for copy in &self.forward.mirrors {
-            if copy.fraction.holds(fastrand::u64(..))
-                && let Some(cluster) = client.worker.cluster(&copy.cluster)
-            {
-                mirror::send(&client.worker, cluster, copy, &scratch.request, self.meta.body, &client.side);
-            }
         }
     }
 

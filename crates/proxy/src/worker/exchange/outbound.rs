@@ -9,6 +9,7 @@ use super::job::malformed;
 use super::respond::keeps_length;
 use super::tunnel::Tunnel;
 use crate::worker::http::{Client, Downstream};
+use crate::worker::mirror::Copies;
 use crate::worker::record::Record;
 use crate::worker::reply::Reply;
 use crate::worker::scratch::Scratch;
@@ -48,6 +49,14 @@ impl Outbound {
             body = Some(transfer);
         }
         Outbound { tunnel, framing, http2: None, head: 0, body }
+    }
+
+    /// Has its body copied as it comes; a request without one is copied at once.
+    pub(super) fn copy_to(&mut self, copies: Option<Box<Copies>>) {
+        match &mut self.body {
+            Some(body) => body.copies = copies,
+            None => copies.into_iter().for_each(Copies::send),
+        }
     }
 
     /// Makes it for a version of HTTP. What was sent of the body before is there again.

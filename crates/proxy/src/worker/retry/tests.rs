@@ -45,36 +45,18 @@ fn which_responses_are_tried_again() {
 #[test]
 fn which_failures_are_tried_again() {
     use Reset::*;
-    let all = [
-        Connect,
-        ConnectTimeout,
-        Terminated,
-        Remote,
-        Refused,
-        Gone,
-        Protocol,
-        Timeout,
-        TryTimeout,
-        TrySilence,
-        Overflow,
-    ];
+    let all = [Connect, ConnectTimeout, Terminated, Remote, Refused, Gone, Protocol, TryTimeout, TrySilence, Overflow];
     for (on, again) in [
         ("connect-failure", &[Connect, ConnectTimeout][..]),
         ("reset-before-request", &[Connect, ConnectTimeout]),
         ("refused-stream", &[Refused, Gone]),
         ("retriable-4xx", &[]),
-        (
-            "5xx",
-            &[Connect, ConnectTimeout, Terminated, Remote, Refused, Gone, Protocol, Timeout, TryTimeout, TrySilence],
-        ),
+        ("5xx", &[Connect, ConnectTimeout, Terminated, Remote, Refused, Gone, Protocol, TryTimeout, TrySilence]),
         (
             "gateway-error",
-            &[Connect, ConnectTimeout, Terminated, Remote, Refused, Gone, Protocol, Timeout, TryTimeout, TrySilence],
+            &[Connect, ConnectTimeout, Terminated, Remote, Refused, Gone, Protocol, TryTimeout, TrySilence],
         ),
-        (
-            "reset",
-            &[Connect, ConnectTimeout, Terminated, Remote, Refused, Gone, Protocol, Timeout, TryTimeout, TrySilence],
-        ),
+        ("reset", &[Connect, ConnectTimeout, Terminated, Remote, Refused, Gone, Protocol, TryTimeout, TrySilence]),
     ] {
         let found: Vec<_> = all.into_iter().filter(|reset| on_reset(&policy(on), *reset)).collect();
         assert_eq!(found, again, "{on}");
