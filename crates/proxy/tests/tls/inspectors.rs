@@ -168,36 +168,34 @@ fn row_30_a_header_is_believed_where_it_is_expected_and_nowhere_else() {
     }
 }
 
-/// Whoever comes without having been redirected is sent nowhere, least of all here again.
-#[test]
-fn row_33_a_connection_that_was_not_redirected_does_not_come_back() {
-    let at = free();
+/// A listener that sends connections where they were going.
+fn passthrough(filter: listener::ListenerFilter) -> (std::net::SocketAddr, std::net::SocketAddr, maille_proxy::Handle) {
+    let (at, admin) = (free(), free());
     let mut listener = listener("l", at, vec![tcp("passthrough")]);
-    listener.listener_filters = vec![listener_filter(types::any(&types::original_dst::OriginalDst::default()))];
+    listener.listener_filters = vec![filter];
     let mut passthrough = cluster("passthrough", at);
     passthrough.cluster_discovery_type = Some(types::cluster::cluster::ClusterDiscoveryType::Type(4));
     passthrough.lb_policy = types::cluster::cluster::LbPolicy::ClusterProvided as i32;
     passthrough.load_assignment = None;
-    let _proxy = proxy(vec![listener], vec![passthrough]);
-    let mut stream = connect_plain(at);
-    let _ = stream.write_all(b"GET / HTTP/1.1\r\n\r\n");
-    assert_eq!(rest(&mut stream), b"");
+    (at, admin, start(vec![listener], vec![passthrough], Some(admin)))
 }
 
-/// Nor does a header of the PROXY protocol make a way to where it says.
+/// Whoever comes without having been redirected is sent nowhere, least of all here again; nor does a header of the PROXY
+/// protocol make a way to where it says.
 #[test]
-fn row_33_a_proxy_protocol_header_does_not_lead_back_here() {
-    let at = free();
-    let mut listener = listener("l", at, vec![tcp("passthrough")]);
-    listener.listener_filters = vec![proxy_protocol(false)];
-    let mut passthrough = cluster("passthrough", at);
-    passthrough.cluster_discovery_type = Some(types::cluster::cluster::ClusterDiscoveryType::Type(4));
-    passthrough.lb_policy = types::cluster::cluster::LbPolicy::ClusterProvided as i32;
-    passthrough.load_assignment = None;
-    let _proxy = proxy(vec![listener], vec![passthrough]);
-    let mut stream = connect_plain(at);
-    let _ = stream.write_all(format!("PROXY TCP4 127.0.0.9 127.0.0.1 7000 {}\r\nhello", at.port()).as_bytes());
-    assert_eq!(rest(&mut stream), b"");
+fn row_33_what_would_come_back_here_goes_nowhere() {
+    let original = listener_filter(types::any(&types::original_dst::OriginalDst::default()));
+    for (filter, header) in [(original, false), (proxy_protocol(false), true)] {
+        let (at, admin, _proxy) = passthrough(filter);
+        let mut stream = connect_plain(at);
+        if header {
+            let _ = stream.write_all(format!("PROXY TCP4 127.0.0.9 127.0.0.1 7000 {}\r\n", at.port()).as_bytes());
+        }
+        let _ = stream.write_all(b"GET / HTTP/1.1\r\n\r\n");
+        assert_eq!(rest(&mut stream), b"");
+        let counted = counted(admin, "downstream_cx_total");
+        assert_eq!(counted, 1, "the client's own connection and no other");
+    }
 }
 
 #[test]

@@ -25,12 +25,23 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Starts a proxy with these listeners and clusters.
 pub(crate) fn proxy(listeners: Vec<listener::Listener>, clusters: Vec<cluster::Cluster>) -> Handle {
+    start(listeners, clusters, None)
+}
+
+/// The same, with an admin endpoint.
+pub(crate) fn start(
+    listeners: Vec<listener::Listener>,
+    clusters: Vec<cluster::Cluster>,
+    admin: Option<SocketAddr>,
+) -> Handle {
     let count = listeners.len();
     let encode = |name: &str, message: &dyn Fn(&str) -> Resource| message(name);
     let listeners = listeners.iter().map(|l| encode(&l.name, &|name| Resource::encode(name, l))).collect();
     let clusters = clusters.iter().map(|c| encode(&c.name, &|name| Resource::encode(name, c))).collect();
     let mut options = Options::new(Node::default(), "");
     options.concurrency = 1;
+    let otherwise = maille_proxy::run::Otherwise::Without;
+    options.endpoints.admin = admin.map(|address| maille_proxy::run::Bind { address, otherwise });
     let handle = run_fixed(options, vec![(TypeUrl::Cluster, clusters), (TypeUrl::Listener, listeners)]).unwrap();
     let status = handle.status();
     for _ in 0..PATIENCE.as_millis() {
@@ -343,4 +354,14 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
         std::thread::sleep(Duration::from_millis(20));
     }
     panic!("never: {what}");
+}
+
+/// What the proxy has counted under names that end like this.
+pub(crate) fn counted(admin: SocketAddr, name: &str) -> u64 {
+    let mut stream = TcpStream::connect(admin).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(stream, "GET /stats HTTP/1.1\r\nhost: {admin}\r\nconnection: close\r\n\r\n").unwrap();
+    let text = String::from_utf8(rest(&mut stream)).unwrap();
+    let values = text.lines().filter_map(|line| line.split_once(": ").filter(|(key, _)| key.ends_with(name)));
+    values.map(|(_, value)| value.trim().parse::<u64>().unwrap()).sum()
 }
