@@ -9,12 +9,16 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 use std::{fs, io::Write};
 
+use maille_identity::Workload;
 use tokio::process::{Child, Command};
+use tokio::sync::watch;
 
 use crate::node::Node;
+use crate::sds::Sds;
 use admin::Admin;
 pub use bootstrap::bootstrap;
 
@@ -29,6 +33,8 @@ const STOP: Duration = Duration::from_secs(2);
 pub struct Envoy {
     child: Child,
     admin: Admin,
+    /// Its secrets come from here.
+    _sds: Sds,
     folder: Folder,
 }
 
@@ -45,6 +51,8 @@ pub struct Options {
     pub token: String,
     /// Worker threads; `None` leaves it to Envoy: one per core.
     pub concurrency: Option<usize>,
+    /// Its certificate, as it is renewed.
+    pub workload: watch::Receiver<Option<Arc<Workload>>>,
 }
 
 /// The Envoy to use: the one named, else `$ENVOY`, else `envoy` on the PATH.
@@ -94,7 +102,8 @@ impl Envoy {
         let folder = Folder::create()?;
         let admin = Admin::at(folder.path.join("admin.sock"));
         let config = folder.path.join("bootstrap.json");
-        let text = bootstrap(&options.node, options.control, &options.token, admin.path()).to_string();
+        let sds = Sds::start(folder.path.join("sds.sock"), options.workload.clone())?;
+        let text = bootstrap(&options.node, options.control, &options.token, admin.path(), sds.path()).to_string();
         // It holds the token.
         fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&config)?.write_all(text.as_bytes())?;
         let mut command = Command::new(&options.program);
@@ -115,7 +124,7 @@ impl Envoy {
             command.args(["--concurrency", &concurrency.to_string()]);
         }
         crate::app::bind_to_us(&mut command);
-        Ok(Self { child: command.spawn()?, admin, folder })
+        Ok(Self { child: command.spawn()?, admin, _sds: sds, folder })
     }
 
     /// Its process id, while it runs.

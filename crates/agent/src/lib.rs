@@ -4,11 +4,14 @@
 
 pub mod address;
 pub mod app;
+pub mod certificates;
+pub mod door;
 pub mod envoy;
 pub mod lease;
 pub mod membership;
 pub mod node;
 pub mod notice;
+pub mod sds;
 pub mod settle;
 pub mod sidecar;
 pub mod workload;

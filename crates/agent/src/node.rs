@@ -7,6 +7,8 @@ use maille_xds::types::{self, ListValue, Struct, ValueKind, core};
 use serde_json::{Map, Value, json};
 
 use crate::ISTIO_VERSION;
+use crate::certificates::Enrolment;
+use crate::door::Door;
 
 /// What a proxy is for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -37,6 +39,12 @@ pub struct Node {
 }
 
 impl Node {
+    /// Whom its certificate is for.
+    pub fn enrolment(&self, door: Door) -> Enrolment {
+        let Self { name, namespace, service_account, .. } = self;
+        Enrolment { door, name: name.clone(), namespace: namespace.clone(), service_account: service_account.clone() }
+    }
+
     /// `sidecar~127.1.2.3~reviews-v1.shop~shop.svc.cluster.local`
     pub fn id(&self) -> String {
         let role = match self.role {

@@ -6,10 +6,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use maille_identity::Workload;
 use maille_proxy::run::{Endpoints, Otherwise};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::sleep;
 
+use crate::certificates::Certificates;
+use crate::door::Door;
 use crate::envoy::{self, Envoy};
 use crate::membership::Tokens;
 use crate::node::Node;
@@ -57,6 +61,7 @@ fn reasons(known: &[String]) -> String {
 /// A running sidecar.
 pub struct Sidecar {
     running: Running,
+    certificates: Certificates,
 }
 
 enum Running {
@@ -65,7 +70,7 @@ enum Running {
 }
 
 impl Sidecar {
-    /// Starts one.
+    /// Starts one, and has a certificate made for it.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -74,17 +79,20 @@ impl Sidecar {
         node: Node,
         control: SocketAddr,
         tokens: Tokens,
+        door: Door,
     ) -> Result<Self, SidecarError> {
+        let certificates = Certificates::start(node.enrolment(door));
+        let workload = certificates.workload();
         let running = match plane {
-            DataPlane::Maille => Running::Maille(maille(&node, control, tokens)?),
+            DataPlane::Maille => Running::Maille(maille(&node, control, tokens, workload)?),
             DataPlane::Envoy(program) => {
                 let program = envoy::find(program.as_deref())?;
                 let token = tokens().map_err(SidecarError::Token)?;
-                let options = envoy::Options { program, node, control, token, concurrency: Some(1) };
+                let options = envoy::Options { program, node, control, token, concurrency: Some(1), workload };
                 Running::Envoy { envoy: Envoy::start(&options)?, options: Box::new(options), tokens }
             }
         };
-        Ok(Self { running })
+        Ok(Self { running, certificates })
     }
 
     /// Waits until it accepts connections on its forward-proxy listener.
@@ -147,30 +155,42 @@ impl Sidecar {
 
     /// Ends it.
     pub async fn stop(self) {
-        match self.running {
-            Running::Maille(handle) => handle.drain().await,
-            Running::Envoy { envoy, .. } => envoy.stop().await,
-        }
+        let leaving = self.certificates.leave();
+        let stopping = async {
+            match self.running {
+                Running::Maille(handle) => handle.drain().await,
+                Running::Envoy { envoy, .. } => envoy.stop().await,
+            }
+        };
+        tokio::join!(stopping, leaving);
     }
 
     /// What keeps it from being ready, as far as it knows.
     pub fn problems(&self) -> Vec<String> {
-        match &self.running {
+        let mut problems = match &self.running {
             Running::Maille(handle) => {
                 let status = handle.status().borrow().clone();
                 status.connection_problem.iter().map(ToString::to_string).chain(status.refused).collect()
             }
             Running::Envoy { .. } => Vec::new(),
-        }
+        };
+        problems.extend(self.certificates.problem().map(|problem| format!("no certificate: {problem}")));
+        problems
     }
 }
 
 /// One worker: a sidecar serves one workload, and is to be small.
-fn maille(node: &Node, control: SocketAddr, tokens: Tokens) -> io::Result<maille_proxy::Handle> {
+fn maille(
+    node: &Node,
+    control: SocketAddr,
+    tokens: Tokens,
+    workload: watch::Receiver<Option<Arc<Workload>>>,
+) -> io::Result<maille_proxy::Handle> {
     let node = node.clone().ours();
     let mut options = maille_proxy::Options::new(node.to_proto(), format!("http://{control}"));
     options.token = Some(Arc::new(move || tokens().ok()));
     options.concurrency = 1;
+    options.workload = Some(workload);
     // The workload's address is its own, so Istio's ports are free there, however many workloads there are.
     options.endpoints = Endpoints::at(node.address, Otherwise::Without);
     maille_proxy::run(options)

@@ -16,6 +16,7 @@ use tokio::time::{sleep, timeout};
 use crate::HTTP_PROXY_PORT;
 use crate::address::{Address, AddressError, free_port};
 use crate::app::{self, App};
+use crate::door::Door;
 use crate::lease::LeaseError;
 use crate::membership::{Joining, Membership, Tokens};
 use crate::node::{Node, Role};
@@ -49,6 +50,8 @@ pub struct Options {
     pub control: SocketAddr,
     /// What opens its door.
     pub tokens: Tokens,
+    /// How certificates are asked for.
+    pub door: Door,
     /// Which sidecar.
     pub plane: DataPlane,
     /// The program and its arguments.
@@ -130,9 +133,14 @@ async fn prepare(options: &Options) -> Result<(Sidecar, Address, Option<u16>), R
     };
     let what = format!("the control plane at {} (`maille up`)", options.control);
     waiting(what, control_is_there(options)).await?;
-    let mut sidecar =
-        Sidecar::start(&options.plane, options.node(&address, app_port), options.control, options.tokens.clone())
-            .await?;
+    let mut sidecar = Sidecar::start(
+        &options.plane,
+        options.node(&address, app_port),
+        options.control,
+        options.tokens.clone(),
+        options.door.clone(),
+    )
+    .await?;
     let ready = timeout(PATIENCE, sidecar.ready(SocketAddr::from((address.ip, HTTP_PROXY_PORT))));
     match waiting("the sidecar's first configuration", ready).await {
         Ok(ready) => ready?,

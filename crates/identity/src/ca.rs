@@ -12,7 +12,7 @@ use rcgen::{Issuer, KeyPair};
 use rustls_pki_types::CertificateDer;
 
 pub use issue::{Issued, Names};
-pub use load::{Cacerts, KeyKind, Secret, not_after, subject};
+pub use load::{Cacerts, KeyKind, Secret, authority, not_after, serial, subject};
 
 /// How long a workload's certificate is good for when nobody says otherwise, as Istio's.
 pub const DEFAULT_LEAF_TTL: Duration = Duration::from_secs(24 * 3600);

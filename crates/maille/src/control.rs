@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
+use maille_agent::door::Door;
 use maille_agent::membership::Tokens;
 
 use crate::failure::Failure;
@@ -27,6 +28,12 @@ impl Address {
         let address = found.next().ok_or_else(|| bad("the name has no address".to_owned()))?;
         if address.port() == 0 { Err(bad("nobody listens on port 0".to_owned())) } else { Ok(address) }
     }
+}
+
+/// The way to the certificates of the control plane on this machine, found anew each time.
+pub(crate) fn door(control: SocketAddr) -> Door {
+    let place = Arc::new(move || maille_control::token::find_tls(control.port()).map_err(|error| error.to_string()));
+    Door { place, tokens: Some(tokens(control)) }
 }
 
 /// Reads the token that the control plane on this machine has left for us, anew each time.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use maille_agent::certificates::{Certificates, Enrolment};
 use maille_agent::node::{Node, Role};
 use maille_proxy::run::{Bind, Endpoints, LameDuck, Otherwise};
 use serde_json::{Map, Value};
@@ -110,24 +111,31 @@ pub(crate) fn run(args: Args) -> Outcome {
     options.lame_duck = LameDuck { least, until_idle: args.drain_until_idle };
     options.max_connections = args.max_connections;
     options.log_control = Some(log);
+    let door = control::door(control);
+    let enrolment = args.node().enrolment(door);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::running(format!("no event loop: {error}")))?;
-    runtime.block_on(serve(options))
+    runtime.block_on(serve(options, enrolment))
 }
 
 /// Runs until told to end.
-async fn serve(options: maille_proxy::Options) -> Outcome {
+async fn serve(mut options: maille_proxy::Options, enrolment: Enrolment) -> Outcome {
     let no_signals = |error| Failure::running(format!("no signals: {error}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
     tokio::spawn(maille_agent::settle::settle());
     let mut rotated = signal(SignalKind::user_defined1()).map_err(no_signals)?;
+    let certificates = Certificates::start(enrolment);
+    options.workload = Some(certificates.workload());
     let proxy = maille_proxy::run(options).map_err(|error| Failure::running(format!("the proxy: {error}")))?;
     let status = proxy.status();
     loop {
         tokio::select! {
             () = proxy.ended() => return match status.borrow().leaving {
-                true => Ok(ExitCode::SUCCESS),
+                true => {
+                    certificates.leave().await;
+                    Ok(ExitCode::SUCCESS)
+                }
                 false => Err(Failure::running("the proxy has ended by itself")),
             },
             _ = rotated.recv() => proxy.reopen_logs(),
@@ -136,7 +144,7 @@ async fn serve(options: maille_proxy::Options) -> Outcome {
         }
     }
     tokio::select! {
-        () = proxy.drain() => Ok(ExitCode::SUCCESS),
+        () = async { tokio::join!(proxy.drain(), certificates.leave()); } => Ok(ExitCode::SUCCESS),
         _ = interrupt.recv() => Ok(ExitCode::from(130)),
         _ = terminate.recv() => Ok(ExitCode::from(143)),
     }

@@ -100,6 +100,7 @@ pub(crate) fn run(args: Args) -> Outcome {
         port: args.port,
         control,
         tokens: control::tokens(control),
+        door: control::door(control),
         plane: args.proxy.into(),
         command: args.command,
     };

@@ -8,8 +8,13 @@ use std::collections::BTreeSet;
 
 use maille_xds::types;
 use maille_xds::types::cluster::Cluster;
+use maille_xds::types::core::api_config_source::ApiType;
+use maille_xds::types::core::config_source::ConfigSourceSpecifier;
+use maille_xds::types::core::grpc_service::{EnvoyGrpc, TargetSpecifier};
 use maille_xds::types::core::transport_socket::ConfigType;
-use maille_xds::types::core::{ConfigSource, DataSource, TransportSocket, WatchedDirectory, data_source};
+use maille_xds::types::core::{
+    ApiConfigSource, ApiVersion, ConfigSource, DataSource, GrpcService, TransportSocket, WatchedDirectory, data_source,
+};
 use maille_xds::types::listener::Listener;
 use maille_xds::types::proxy_protocol_upstream::ProxyProtocolUpstreamTransport;
 use maille_xds::types::tls::common_tls_context::ValidationContextType;
@@ -23,6 +28,8 @@ use maille_xds::types::{Any, unpack};
 use crate::Context;
 use crate::clusters::ads;
 
+/// The cluster of the agent's secrets in a proxy's bootstrap, as Istio names it.
+const AGENT_CLUSTER: &str = "sds-grpc";
 const KUBERNETES: &str = "kubernetes://";
 const FILE_CERT: &str = "file-cert:";
 const FILE_ROOT: &str = "file-root:";
@@ -54,13 +61,37 @@ pub(crate) fn file_authority(path: &str) -> String {
 }
 
 /// The proxy's own certificate, which its agent has.
-pub(crate) fn own_certificate(context: &Context<'_>) -> SdsSecretConfig {
-    reference(context, OWN_CERTIFICATE.to_owned())
+pub(crate) fn own_certificate() -> SdsSecretConfig {
+    from_agent(OWN_CERTIFICATE)
 }
 
 /// The authorities that the mesh's certificates come from, which the agent has, too.
-pub(crate) fn mesh_roots(context: &Context<'_>) -> SdsSecretConfig {
-    reference(context, MESH_ROOTS.to_owned())
+pub(crate) fn mesh_roots() -> SdsSecretConfig {
+    from_agent(MESH_ROOTS)
+}
+
+/// What the agent beside the proxy has and the control plane has not. A proxy of ours knows it without asking; another
+/// asks the agent, by the cluster that Istio's bootstraps have for it. It waits for as long as it takes.
+fn from_agent(name: &str) -> SdsSecretConfig {
+    let cluster_name = AGENT_CLUSTER.to_owned();
+    let service = GrpcService {
+        target_specifier: Some(TargetSpecifier::EnvoyGrpc(EnvoyGrpc { cluster_name, ..EnvoyGrpc::default() })),
+        ..GrpcService::default()
+    };
+    let source = ApiConfigSource {
+        api_type: ApiType::Grpc.into(),
+        transport_api_version: ApiVersion::V3.into(),
+        grpc_services: vec![service],
+        set_node_on_first_message_only: true,
+        ..ApiConfigSource::default()
+    };
+    let sds_config = ConfigSource {
+        config_source_specifier: Some(ConfigSourceSpecifier::ApiConfigSource(source)),
+        initial_fetch_timeout: Some(types::Duration::default()),
+        resource_api_version: ApiVersion::V3.into(),
+        ..ConfigSource::default()
+    };
+    SdsSecretConfig { name: name.to_owned(), sds_config: Some(sds_config) }
 }
 
 /// Where a cluster or a listener is to get a secret from.

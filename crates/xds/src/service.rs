@@ -14,6 +14,9 @@ use crate::types::discovery::aggregated_discovery_service_server::{
     AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
 };
 use crate::types::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse};
+use crate::types::secret_discovery::secret_discovery_service_server::{
+    SecretDiscoveryService, SecretDiscoveryServiceServer,
+};
 use crate::{TypeUrl, World};
 
 /// How long an unanswered response, or a subscription that should follow from one, may hold up other types.
@@ -46,6 +49,8 @@ pub struct Connection {
 
 /// Hears of what happens on a stream.
 pub trait Observer: Send {
+    /// These names are asked for by a request that is about to be taken.
+    fn asked(&mut self, _names: &[String]) {}
     /// A request came.
     fn received(&mut self, received: &Received);
     /// A response was handed to the transport.
@@ -58,6 +63,12 @@ pub trait Observer: Send {
 pub fn ads<S: WorldSource>(source: Arc<S>, control_plane: &str) -> AggregatedDiscoveryServiceServer<Ads<S>> {
     let service = Ads { source, control_plane: control_plane.into() };
     AggregatedDiscoveryServiceServer::new(service).max_decoding_message_size(MAX_REQUEST)
+}
+
+/// SDS alone, for a tonic router: for those who have their secrets from somebody else than the rest.
+pub fn sds<S: WorldSource>(source: Arc<S>, control_plane: &str) -> SecretDiscoveryServiceServer<Ads<S>> {
+    let service = Ads { source, control_plane: control_plane.into() };
+    SecretDiscoveryServiceServer::new(service).max_decoding_message_size(MAX_REQUEST)
 }
 
 /// Serves both variants of ADS from one [`WorldSource`].
@@ -83,6 +94,30 @@ impl<S: WorldSource> AggregatedDiscoveryService for Ads<S> {
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
         Ok(self.serve(DeltaSession::new(fastrand::u32(..).into(), &self.control_plane), request))
+    }
+}
+
+#[tonic::async_trait]
+impl<S: WorldSource> SecretDiscoveryService for Ads<S> {
+    type StreamSecretsStream = ReceiverStream<Result<DiscoveryResponse, Status>>;
+    type DeltaSecretsStream = ReceiverStream<Result<DeltaDiscoveryResponse, Status>>;
+
+    async fn stream_secrets(
+        &self,
+        request: Request<Streaming<DiscoveryRequest>>,
+    ) -> Result<Response<Self::StreamSecretsStream>, Status> {
+        Ok(self.serve(SotwSession::new(fastrand::u32(..).into(), &self.control_plane), request))
+    }
+
+    async fn delta_secrets(
+        &self,
+        request: Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Result<Response<Self::DeltaSecretsStream>, Status> {
+        Ok(self.serve(DeltaSession::new(fastrand::u32(..).into(), &self.control_plane), request))
+    }
+
+    async fn fetch_secrets(&self, _: Request<DiscoveryRequest>) -> Result<Response<DiscoveryResponse>, Status> {
+        Err(Status::unimplemented("secrets are streamed: use StreamSecrets or DeltaSecrets"))
     }
 }
 
@@ -128,6 +163,10 @@ async fn run<P: Protocol>(
     loop {
         if let Some(request) = next.take() {
             heard = Instant::now();
+            observer.asked(P::names(&request));
+            if let Some(world) = fresh(&mut worlds) {
+                session.on_world(world);
+            }
             let received =
                 session.on_request(request).map_err(|error| Status::resource_exhausted(error.to_string()))?;
             observer.received(&received);
@@ -162,6 +201,14 @@ async fn run<P: Protocol>(
     }
 }
 
+/// The world, if it is another one than before: what was asked for may have changed it.
+fn fresh(worlds: &mut watch::Receiver<Option<World>>) -> Option<World> {
+    match worlds.has_changed() {
+        Ok(true) => worlds.borrow_and_update().clone(),
+        _ => None,
+    }
+}
+
 /// What the two variants of the protocol have in common.
 trait Protocol: Send + 'static {
     type Request: Send + 'static;
@@ -174,11 +221,12 @@ trait Protocol: Send + 'static {
     fn is_settled(&self) -> bool;
     fn status(&self) -> Vec<TypeStatus>;
     fn take_node(request: &mut Self::Request) -> Option<Node>;
+    fn names(request: &Self::Request) -> &[String];
     fn describe(response: &Self::Response) -> (Option<TypeUrl>, usize, usize);
 }
 
 macro_rules! protocol {
-    ($session:ty, $request:ty, $response:ty, $removed:expr) => {
+    ($session:ty, $request:ty, $response:ty, $names:ident, $removed:expr) => {
         impl Protocol for $session {
             type Request = $request;
             type Response = $response;
@@ -204,6 +252,9 @@ macro_rules! protocol {
             fn take_node(request: &mut $request) -> Option<Node> {
                 request.node.take()
             }
+            fn names(request: &$request) -> &[String] {
+                &request.$names
+            }
             fn describe(response: &$response) -> (Option<TypeUrl>, usize, usize) {
                 (TypeUrl::parse(&response.type_url), response.resources.len(), $removed(response))
             }
@@ -211,7 +262,11 @@ macro_rules! protocol {
     };
 }
 
-protocol!(DeltaSession, DeltaDiscoveryRequest, DeltaDiscoveryResponse, |response: &DeltaDiscoveryResponse| response
-    .removed_resources
-    .len());
-protocol!(SotwSession, DiscoveryRequest, DiscoveryResponse, |_: &DiscoveryResponse| 0);
+protocol!(
+    DeltaSession,
+    DeltaDiscoveryRequest,
+    DeltaDiscoveryResponse,
+    resource_names_subscribe,
+    |response: &DeltaDiscoveryResponse| response.removed_resources.len()
+);
+protocol!(SotwSession, DiscoveryRequest, DiscoveryResponse, resource_names, |_: &DiscoveryResponse| 0);

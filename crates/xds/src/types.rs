@@ -26,6 +26,7 @@ pub use pb::envoy::r#type::v3 as kind;
 pub use pb::xds::r#type::matcher::v3 as xds_matcher;
 
 pub use pb::envoy::service::discovery::v3 as discovery;
+pub use pb::envoy::service::secret::v3 as secret_discovery;
 
 pub use pb::envoy::extensions::access_loggers::file::v3 as file_access_log;
 pub use pb::envoy::extensions::access_loggers::stream::v3 as stream_access_log;

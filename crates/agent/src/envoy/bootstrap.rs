@@ -10,8 +10,11 @@ use crate::node::Node;
 /// The cluster of the control plane, named as Istio names it.
 const XDS: &str = "xds-grpc";
 
+/// The cluster of the agent's secrets, named as Istio names it.
+const SDS: &str = "sds-grpc";
+
 /// Envoy's bootstrap as JSON. It contains the token.
-pub fn bootstrap(node: &Node, control: SocketAddr, token: &str, admin: &Path) -> Value {
+pub fn bootstrap(node: &Node, control: SocketAddr, token: &str, admin: &Path, sds: &Path) -> Value {
     json!({
         "node": node.to_json(),
         "admin": {"address": {"pipe": {"path": admin, "mode": 0o600}}},
@@ -42,6 +45,19 @@ pub fn bootstrap(node: &Node, control: SocketAddr, token: &str, admin: &Path) ->
             },
             "load_assignment": {"cluster_name": XDS, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {
                 "socket_address": {"address": control.ip().to_string(), "port_value": control.port()},
+            }}}]}]},
+        }, {
+            "name": SDS,
+            "type": "STATIC",
+            "connect_timeout": "1s",
+            "typed_extension_protocol_options": {
+                "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                    "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                    "explicit_http_config": {"http2_protocol_options": {}},
+                },
+            },
+            "load_assignment": {"cluster_name": SDS, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {
+                "pipe": {"path": sds},
             }}}]}]},
         }]},
     })

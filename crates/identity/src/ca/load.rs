@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rcgen::{CertificateParams, Issuer, KeyPair, PublicKeyData, RsaKeySize};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
+use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{CaError, Names, ROOT_TTL, Signer, issue};
@@ -121,7 +122,7 @@ impl Signer {
                 return Err(unusable("ca-cert.pem", "it is not the certificate of a CA: it may not sign others"));
             }
             let key_id = parsed.extensions().iter().find_map(|extension| match extension.parsed_extension() {
-                x509_parser::extensions::ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
+                ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
                 _ => None,
             });
             (ends(&parsed), key_id)
@@ -187,6 +188,21 @@ pub fn not_after(certificate: &CertificateDer<'_>) -> SystemTime {
 /// Whose a certificate is, as people write it.
 pub fn subject(certificate: &CertificateDer<'_>) -> String {
     parse(certificate).map(|parsed| parsed.subject().to_string()).unwrap_or_default()
+}
+
+/// A certificate's number, as people write it.
+pub fn serial(certificate: &CertificateDer<'_>) -> String {
+    parse(certificate).map(|parsed| pem::hex(parsed.raw_serial())).unwrap_or_default()
+}
+
+/// The key that has signed a certificate, as far as the certificate says, in hex.
+pub fn authority(certificate: &CertificateDer<'_>) -> String {
+    let Ok(parsed) = parse(certificate) else { return String::new() };
+    let found = parsed.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(id) => id.key_identifier.as_ref().map(|id| pem::hex(id.0)),
+        _ => None,
+    });
+    found.unwrap_or_default()
 }
 
 fn ends(certificate: &X509Certificate<'_>) -> SystemTime {

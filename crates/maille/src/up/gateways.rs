@@ -10,6 +10,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use maille_agent::app::{bind_to_us, terminate};
+use maille_agent::certificates::Certificates;
 use maille_agent::envoy::{self, Envoy};
 use maille_agent::node::{Node, Role};
 use serde_json::{Map, Value, json};
@@ -62,7 +63,7 @@ struct Gateway {
 
 enum Process {
     Maille(Child),
-    Envoy(Envoy),
+    Envoy(Envoy, Certificates),
 }
 
 impl Gateways {
@@ -160,14 +161,17 @@ impl Process {
             Plane::Envoy(_) => {
                 let program = shared.envoy.clone().ok_or(io::ErrorKind::NotFound)?;
                 let Shared { control, concurrency, .. } = *shared;
+                let node = node(planned, shared);
+                let certificates = Certificates::start(node.enrolment(crate::control::door(control)));
                 let options = envoy::Options {
                     program,
-                    node: node(planned, shared),
+                    node,
                     control,
                     token: shared.token.clone(),
                     concurrency,
+                    workload: certificates.workload(),
                 };
-                Ok(Self::Envoy(Envoy::start(&options)?))
+                Ok(Self::Envoy(Envoy::start(&options)?, certificates))
             }
         }
     }
@@ -176,7 +180,7 @@ impl Process {
     async fn ended(&mut self) -> io::Result<ExitStatus> {
         match self {
             Self::Maille(child) => child.wait().await,
-            Self::Envoy(envoy) => envoy.ended().await,
+            Self::Envoy(envoy, _) => envoy.ended().await,
         }
     }
 
@@ -188,7 +192,9 @@ impl Process {
                     let _ = child.kill().await;
                 }
             }
-            Self::Envoy(envoy) => envoy.drain().await,
+            Self::Envoy(envoy, certificates) => {
+                tokio::join!(envoy.drain(), certificates.leave());
+            }
         }
     }
 }
@@ -206,6 +212,7 @@ fn maille(planned: &Planned, shared: &Shared) -> io::Result<Child> {
     command
         .args(["proxy", "--role", "router", "--control", &shared.control.to_string()])
         .args(["--name", &planned.name, "--namespace", &planned.namespace])
+        .args(["--service-account", &service_account(planned)])
         .args(["--address", &shared.address.to_string()])
         .args(["--labels", &list(planned.labels.iter().map(|(k, v)| format!("{k}={v}")).collect())])
         .stdin(Stdio::null())
@@ -227,13 +234,18 @@ fn maille(planned: &Planned, shared: &Shared) -> io::Result<Child> {
     command.spawn()
 }
 
+/// As Istio's own gateways run.
+fn service_account(planned: &Planned) -> String {
+    format!("{}-service-account", planned.name)
+}
+
 /// How a gateway introduces itself.
 fn node(planned: &Planned, shared: &Shared) -> Node {
     Node {
         role: Role::Router,
         name: planned.name.clone(),
         namespace: planned.namespace.clone(),
-        service_account: format!("{}-service-account", planned.name),
+        service_account: service_account(planned),
         address: shared.address,
         labels: planned.labels.clone(),
         metadata: gateway_metadata(shared.address, &planned.port_map()),

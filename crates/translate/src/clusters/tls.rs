@@ -113,8 +113,8 @@ fn mesh_mutual(
         (own, _) => own.to_vec(),
     };
     let mut common = common_context();
-    common.tls_certificate_sds_secret_configs = vec![secrets::own_certificate(context)];
-    common.validation_context_type = Some(combined(accept_names(&accounts), secrets::mesh_roots(context)));
+    common.tls_certificate_sds_secret_configs = vec![secrets::own_certificate()];
+    common.validation_context_type = Some(combined(accept_names(&accounts), secrets::mesh_roots()));
     common.alpn_protocols = alpn(draft, context, peer).iter().map(|name| (*name).to_owned()).collect();
     if peer.is_dynamic {
         check_requested_name(draft, settings, peer);

@@ -83,7 +83,7 @@ pub(super) fn context(context: &Context<'_>) -> DownstreamTlsContext {
         common_tls_context: Some(CommonTlsContext {
             tls_params: Some(parameters(mesh)),
             alpn_protocols: HTTP_ALPN.map(str::to_owned).to_vec(),
-            tls_certificate_sds_secret_configs: vec![own_certificate(context)],
+            tls_certificate_sds_secret_configs: vec![own_certificate()],
             validation_context_type: Some(clients_of_the_mesh(context, Vec::new())),
             ..CommonTlsContext::default()
         }),
@@ -106,7 +106,7 @@ pub(super) fn clients_of_the_mesh(context: &Context<'_>, names: Vec<StringMatche
     };
     ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
         default_validation_context: Some(own),
-        validation_context_sds_secret_config: Some(mesh_roots(context)),
+        validation_context_sds_secret_config: Some(mesh_roots()),
         ..CombinedCertificateValidationContext::default()
     })
 }
