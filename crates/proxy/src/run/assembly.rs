@@ -167,7 +167,7 @@ impl Assembly {
         let Assembly { clusters, listeners, materials, .. } = self;
         let of_clusters = clusters.values().flat_map(|state| upstream_tls(&state.config)).map(|tls| &tls.common);
         let all = listeners.values().flat_map(|state| state.serving.iter().chain([&state.newest]));
-        let of_listeners = all.flat_map(|listener| downstream_tls(listener)).map(|tls| &tls.common);
+        let of_listeners = all.flat_map(downstream_tls).map(|tls| &tls.common);
         materials.want(of_clusters.chain(of_listeners), now);
         materials.give_up(now);
     }
@@ -199,7 +199,7 @@ impl Assembly {
         for (name, state) in &mut self.listeners {
             let old = state.serving.as_ref();
             // What is served is made anew of its secrets, too.
-            for tls in old.into_iter().flat_map(|old| downstream_tls(old)) {
+            for tls in old.into_iter().flat_map(downstream_tls) {
                 self.contexts.ready(tls, &mut self.materials);
             }
             let secrets: Vec<bool> =
@@ -218,7 +218,7 @@ impl Assembly {
         }
         let used: HashSet<TlsId> = (self.listeners.values())
             .flat_map(|state| state.serving.iter().chain([&state.newest]))
-            .flat_map(|listener| downstream_tls(listener))
+            .flat_map(downstream_tls)
             .map(|tls| tls.id)
             .collect();
         next.servers = self.contexts.servers(|id| used.contains(id));

@@ -18,7 +18,8 @@ const OWN_ROOTS: &str = "ROOTCA";
 #[derive(Default)]
 pub(crate) struct Materials {
     secrets: BTreeMap<Arc<str>, State>,
-    files: BTreeMap<Arc<str>, Option<Result<Arc<[u8]>, String>>>,
+    /// `None`: not read yet.
+    files: BTreeMap<Arc<str>, Option<Content>>,
     workload: Option<Own>,
     /// What has been read of the above, by where it came from.
     certificates: HashMap<String, Kept<Certificate>>,
@@ -31,6 +32,9 @@ pub(crate) struct Materials {
 }
 
 type Revoked = Vec<RevocationList>;
+
+/// What a file has in it, or why it cannot be read.
+type Content = Result<Arc<[u8]>, String>;
 
 /// A secret that is discovered.
 enum State {
@@ -189,7 +193,7 @@ impl Materials {
     }
 
     /// Takes what a file has in it, or why it cannot be read.
-    pub(crate) fn put_file(&mut self, path: &Arc<str>, content: Result<Arc<[u8]>, String>) {
+    pub(crate) fn put_file(&mut self, path: &Arc<str>, content: Content) {
         if let Some(known) = self.files.get_mut(path) {
             *known = Some(content);
             self.changes += 1;

@@ -4,8 +4,6 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use maille_http::h1::BodyLength;
-
 use crate::worker::body::{Incoming, Outgoing, Sink, Source};
 use crate::worker::buffers::Blocks;
 use crate::worker::io::{Input, Stream, poll_shutdown};
@@ -25,26 +23,8 @@ impl End {
     }
 }
 
-/// Copies bytes both ways until both directions have ended or one has failed; how many went each way.
-pub(crate) async fn copy_both(
-    client: &mut Stream,
-    client_input: &mut Input,
-    upstream: &mut Stream,
-    upstream_input: &mut Input,
-    blocks: &Blocks,
-    idle: Option<Duration>,
-) -> (u64, u64) {
-    let bytes = || Transfer::new(BodyLength::UntilClose, false);
-    let (mut there, mut back) = (Direction::new(bytes()), Direction::new(bytes()));
-    let totals = carry(idle, |cx| {
-        let a = there.poll(cx, &mut Source::Http1(client, client_input), &mut Sink::Http1(upstream), blocks);
-        let b = back.poll(cx, &mut Source::Http1(upstream, upstream_input), &mut Sink::Http1(client), blocks);
-        (a, b, there.transfer.total, back.transfer.total)
-    });
-    totals.await
-}
-
-/// The same, framed as the other end wants it.
+/// Copies both ways, framed as the other end wants it, until both directions have ended or one has failed; how many bytes
+/// went each way.
 pub(super) async fn copy_framed(
     client: &mut Stream,
     client_input: &mut Input,
