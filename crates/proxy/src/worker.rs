@@ -48,6 +48,7 @@ use crate::upstream::WorkerCluster;
 
 use buffers::Blocks;
 use clock::Clock;
+pub(crate) use http2::wire::Watch;
 pub(crate) use io::Stream;
 pub(crate) use istio::OwnWorkload;
 use istio::Reports;

@@ -84,10 +84,6 @@ fn filter_chain(out: &mut Found, at: &At<'_>, chain: &FilterChain) {
 }
 
 fn http_manager(out: &mut Found, at: &At<'_>, manager: &HttpManager) {
-    let timeouts = &manager.timeouts;
-    out.when(timeouts.stream_flush.is_some(), at, "stream_flush_timeout", "a timeout for clients that do not read");
-    let life = timeouts.max_connection_duration.is_some();
-    out.when(life, at, "max_connection_duration", "a limit on connections' lives");
     let cases = manager.http1.header_case != HeaderCase::Lower;
     out.when(cases, at, "header_key_format", "header names in another case than lower");
     out.when(manager.http1.enable_trailers, at, "enable_trailers", "forwarding trailers");

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 
 use super::ConnectError;
+use crate::worker::Watch;
 
 /// The connections to one host, and those who wait for one.
 #[derive(Default)]
@@ -35,8 +36,8 @@ pub(crate) struct Carrier {
     /// The worker's clock, in seconds, when it began, and when it last became idle.
     born: u32,
     since: Cell<u32>,
-    /// Whether it takes no more requests.
-    over: Rc<Cell<bool>>,
+    /// What is known of it: whether it takes no more requests, among the rest.
+    watch: Rc<Watch>,
 }
 
 /// How much a connection may carry.
@@ -47,9 +48,9 @@ pub(crate) struct Capacity {
 }
 
 impl Carrier {
-    /// `over` is set by whoever learns that it takes no more requests.
-    pub(crate) fn new(send: SendRequest<Bytes>, now: u32, over: Rc<Cell<bool>>) -> Carrier {
-        Carrier { send, active: Cell::new(0), requests: Cell::new(0), born: now, since: Cell::new(now), over }
+    /// `watch` knows whether it takes no more requests.
+    pub(crate) fn new(send: SendRequest<Bytes>, now: u32, watch: Rc<Watch>) -> Carrier {
+        Carrier { send, active: Cell::new(0), requests: Cell::new(0), born: now, since: Cell::new(now), watch }
     }
 
     fn has_room(&self, capacity: Capacity) -> bool {
@@ -58,7 +59,7 @@ impl Carrier {
     }
 
     fn is_over(&self, capacity: Capacity) -> bool {
-        self.over.get() || capacity.requests.is_some_and(|most| self.requests.get() >= most)
+        self.watch.going.get() || capacity.requests.is_some_and(|most| self.requests.get() >= most)
     }
 }
 
@@ -71,7 +72,7 @@ impl Multiplexed {
         let carrier = connections.iter().find(|c| c.has_room(capacity))?.clone();
         drop(connections);
         if self.closed.get() {
-            carrier.over.set(true);
+            carrier.watch.going.set(true);
         }
         Some(Ride::on(carrier, self.clone()))
     }
@@ -116,7 +117,7 @@ impl Multiplexed {
     pub(crate) fn sweep(&self, oldest: u32, born: u32) {
         self.connections
             .borrow_mut()
-            .retain(|c| !c.over.get() && c.born >= born && (c.active.get() > 0 || c.since.get() >= oldest));
+            .retain(|c| !c.watch.going.get() && c.born >= born && (c.active.get() > 0 || c.since.get() >= oldest));
     }
 
     /// Lets go of all of them; those at work go when they are done.
@@ -203,14 +204,19 @@ impl Ride {
         self.carrier.send.clone()
     }
 
+    /// What is known of the connection.
+    pub(crate) fn watch(&self) -> Rc<Watch> {
+        self.carrier.watch.clone()
+    }
+
     /// The connection takes no more requests.
     pub(crate) fn give_up(&self) {
-        self.carrier.over.set(true);
+        self.carrier.watch.going.set(true);
     }
 
     /// Whether the connection takes no more requests.
     pub(crate) fn is_over(&self) -> bool {
-        self.carrier.over.get()
+        self.carrier.watch.going.get()
     }
 
     /// Ends at this time of the worker's clock.

@@ -1,6 +1,7 @@
 //! The two ends of a body: an HTTP/1 connection, or a stream of an HTTP/2 connection.
 
 use std::io;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
@@ -8,6 +9,7 @@ use h2::{Reason, RecvStream, SendStream};
 use http::HeaderMap;
 
 use super::http2::head;
+use super::http2::wire::Watch;
 use super::io::{Input, Stream};
 use super::transfer::Failure;
 
@@ -93,12 +95,19 @@ impl Incoming {
 pub(crate) struct Outgoing {
     stream: SendStream<Bytes>,
     ended: bool,
+    /// The connection, where others ride on it too.
+    watch: Option<Rc<Watch>>,
 }
 
 impl Outgoing {
     /// `ended`: nothing follows the head.
     pub(crate) fn new(stream: SendStream<Bytes>, ended: bool) -> Outgoing {
-        Outgoing { stream, ended }
+        Outgoing { stream, ended, watch: None }
+    }
+
+    /// On a connection that is shared.
+    pub(crate) fn on(self, watch: Rc<Watch>) -> Outgoing {
+        Outgoing { watch: Some(watch), ..self }
     }
 
     /// Whether the end has been said.
@@ -117,6 +126,11 @@ impl Outgoing {
     ) -> Poll<io::Result<()>> {
         let len = data.len();
         while *written < len {
+            if let Some(watch) = &self.watch
+                && watch.is_congested(cx, self.stream.stream_id().as_u32())
+            {
+                return Poll::Pending;
+            }
             let credit = self.stream.capacity();
             if credit == 0 {
                 self.stream.reserve_capacity(len - *written);
@@ -128,6 +142,9 @@ impl Outgoing {
             let end = len.min(*written + credit);
             let ended = last && end == len;
             self.stream.send_data(data.slice(*written, end), ended).map_err(|_| io::ErrorKind::BrokenPipe)?;
+            if let Some(watch) = &self.watch {
+                watch.hand_on(end - *written);
+            }
             *written = end;
             self.ended |= ended;
         }

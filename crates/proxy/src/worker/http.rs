@@ -29,6 +29,8 @@ pub(crate) struct Client {
     pub(crate) worker: Rc<Worker>,
     pub(crate) side: Downstream,
     pub(crate) info: Rc<ConnectionInfo>,
+    /// The second of the worker's clock in which the connection began.
+    pub(crate) born: u32,
     /// Requests so far on the connection.
     pub(crate) requests: u32,
     pub(crate) metrics: Rc<HttpMetrics>,
@@ -72,6 +74,7 @@ pub(crate) async fn serve(
     let _active = Active::of(&metrics);
     let agreed_on_http2 = stream.alpn() == Some(b"h2");
     let mut client = Client {
+        born: worker.clock.seconds(),
         worker,
         side: Downstream::Http1(stream, input),
         info: Rc::new(info),
@@ -204,6 +207,13 @@ impl Client {
     /// Says how long the request at work may be without activity.
     pub(crate) fn limit_silence(&mut self, limit: Option<Duration>) {
         self.stream_idle = seconds(limit);
+    }
+
+    /// What is left of a response is only to be taken by the client, which may take its own time for that where streams have one.
+    pub(crate) fn limit_flush(&mut self, manager: &HttpManager) {
+        if let (Downstream::Http2(_), Some(limit)) = (&self.side, manager.timeouts.stream_flush) {
+            self.limit_silence(Some(limit));
+        }
     }
 
     /// How long the request at work may be without activity.

@@ -79,12 +79,14 @@ impl Client {
         let mut scratch: Option<Box<Scratch>> = None;
         let mut parse = !input.is_empty();
         let slot = &registered.slot;
+        let life = self.born.saturating_add(seconds(manager.timeouts.max_connection_duration));
         let set_deadline = |idle: bool| {
             let limit = match idle {
                 true => manager.timeouts.idle,
                 false => manager.timeouts.request_headers.or(Some(HEAD_TIMEOUT)),
             };
-            slot.set(idle, worker.clock.seconds().saturating_add(seconds(limit)));
+            let deadline = worker.clock.seconds().saturating_add(seconds(limit));
+            slot.set(idle, if idle { deadline.min(life) } else { deadline });
         };
         set_deadline(input.is_empty());
         // Only a connection's first bytes say what it is, where ALPN has not.

@@ -35,6 +35,8 @@ use wire::{Watch, Wire};
 const HANDSHAKE: Duration = Duration::from_secs(60);
 /// How long a client that was told to go away for good has to hear it.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// How long a client may leave what is left to write when the configuration sets no limit.
+const FLUSH: Duration = Duration::from_secs(300);
 /// How much of one stream may wait to be written to the client.
 const SEND_BUFFER: usize = 64 * 1024;
 /// Streams that a client resets at once and that nobody has looked at yet.
@@ -51,6 +53,8 @@ pub(crate) struct ClientStream {
     pub(crate) incoming: Incoming,
     respond: SendResponse<Bytes>,
     outgoing: Option<Outgoing>,
+    /// The connection.
+    watch: Rc<Watch>,
     /// The code of the client's reset, where that was not found out by reading.
     reset: Option<Reason>,
 }
@@ -77,7 +81,7 @@ impl ClientStream {
     /// Sends the head of the response; the last of it, if it has `ended` with that.
     pub(crate) fn send_head(&mut self, head: &ResponseHead, ended: bool) -> io::Result<()> {
         let sent = self.respond.send_response(head::response_to(head), ended);
-        self.outgoing = Some(Outgoing::new(sent.map_err(|_| io::ErrorKind::BrokenPipe)?, ended));
+        self.outgoing = Some(Outgoing::new(sent.map_err(|_| io::ErrorKind::BrokenPipe)?, ended).on(self.watch.clone()));
         Ok(())
     }
 
@@ -115,6 +119,8 @@ struct Shared {
     reset: Cell<u64>,
     /// Whether the client has been told to go.
     leaving: Cell<bool>,
+    /// The second of the worker's clock in which it is told to at the latest.
+    life: u32,
 }
 
 /// What came next on a connection.
@@ -144,7 +150,8 @@ pub(crate) async fn serve(client: Client, manager: Arc<HttpManager>) {
     let Some(mut connection) = begun.await else { return };
     drop(handshake);
     let (active, over, reset, leaving) = Default::default();
-    let shared = Rc::new(Shared { worker, info, metrics, manager, slot, watch, active, over, reset, leaving });
+    let life = worker.clock.seconds().saturating_add(seconds(manager.timeouts.max_connection_duration));
+    let shared = Rc::new(Shared { life, worker, info, metrics, manager, slot, watch, active, over, reset, leaving });
     shared.idle();
     drive(&mut connection, &shared).await;
 }
@@ -173,6 +180,7 @@ async fn drive(connection: &mut Connection<Wire, Bytes>, shared: &Rc<Shared>) {
     let limit = shared.manager.max_requests_per_connection;
     let mut requests = 0u32;
     let mut condemned = false;
+    let mut stalled = false;
     let mut keepalive = connection.ping_pong().and_then(|ping| Keepalive::new(ping, &shared.manager.http2));
     loop {
         if !shared.leaving.get() && (shared.worker.is_draining(direction) || limit.is_some_and(|most| requests >= most))
@@ -185,6 +193,12 @@ async fn drive(connection: &mut Connection<Wire, Bytes>, shared: &Rc<Shared>) {
                 Poll::Ready(Some(Ok((request, respond)))) => return Poll::Ready(Next::Stream(request, respond)),
                 Poll::Ready(_) => return Poll::Ready(Next::End),
                 Poll::Pending => {}
+            }
+            shared.watch.has_written();
+            if shared.watch.is_stalled() != std::mem::replace(&mut stalled, shared.watch.is_stalled())
+                && shared.active.get() == 0
+            {
+                shared.idle();
             }
             shared.watch.wake_with(cx);
             match shared.watch.verdict() {
@@ -227,17 +241,27 @@ impl Shared {
     fn idle(&self) {
         match self.leaving.get() {
             true => self.deadline(Some(self.manager.timeouts.drain)),
+            // Whoever does not take what is left to write is not waited for as long as who asks nothing.
+            false if self.watch.is_stalled() => self.deadline(Some(self.flush_limit())),
             false => self.deadline(self.manager.timeouts.idle),
         }
     }
 
+    /// How long a client may leave what is left to write.
+    fn flush_limit(&self) -> Duration {
+        let timeouts = &self.manager.timeouts;
+        timeouts.stream_flush.or(timeouts.stream_idle).unwrap_or(FLUSH)
+    }
+
     fn deadline(&self, limit: Option<Duration>) {
-        self.slot.set(true, self.worker.clock.seconds().saturating_add(seconds(limit)));
+        let deadline = self.worker.clock.seconds().saturating_add(seconds(limit));
+        let life = if self.leaving.get() { u32::MAX } else { self.life };
+        self.slot.set(true, deadline.min(life));
     }
 
     fn begin(&self) {
         self.active.set(self.active.get() + 1);
-        self.slot.set(true, u32::MAX);
+        self.deadline(None);
     }
 
     /// A stream is over; clients that only begin streams to reset them are sent away, as Envoy does.
@@ -266,8 +290,15 @@ async fn serve_stream(
     let manager = &shared.manager;
     let (parts, body) = request.into_parts();
     let ended = body.is_end_stream();
-    let stream = ClientStream { incoming: Incoming::new(body), respond, outgoing: None, reset: None };
+    let stream = ClientStream {
+        incoming: Incoming::new(body),
+        respond,
+        outgoing: None,
+        watch: shared.watch.clone(),
+        reset: None,
+    };
     let mut client = Client {
+        born: shared.worker.clock.seconds(),
         worker: shared.worker.clone(),
         side: Downstream::Http2(Box::new(stream)),
         info: shared.info.clone(),

@@ -33,5 +33,8 @@ pub(crate) fn finish_headers(client: &Client, manager: &HttpManager, scratch: &m
 /// Whether the connection ends with this response, as far as we have a say.
 pub(crate) fn must_close(client: &Client, manager: &HttpManager) -> bool {
     client.worker.is_draining(client.info.listener.direction)
+        || manager.timeouts.max_connection_duration.is_some_and(|life| {
+            client.worker.clock.seconds() >= client.born.saturating_add(super::http::seconds(Some(life)))
+        })
         || manager.max_requests_per_connection.is_some_and(|most| client.requests >= most)
 }

@@ -86,6 +86,7 @@ impl Attempt<'_, '_> {
         }
         let mut written = 0;
         let mut late = None;
+        let mut flushing = false;
         let mut sending = is_coming(body) || upstream.is_sending();
         let result = match begun {
             Err(failure) => Err(failure),
@@ -98,6 +99,10 @@ impl Attempt<'_, '_> {
                     let polled =
                         poll_respond(cx, client, &mut upstream, &mut transfer, &scratch.downstream, &mut written);
                     if polled.is_pending() {
+                        if !flushing && transfer.is_received() {
+                            flushing = true;
+                            client.limit_flush(self.job.manager);
+                        }
                         late = timers.poll(cx, client, is_received(body));
                         if late.is_some() {
                             return Poll::Ready(Err(Failure::Source));

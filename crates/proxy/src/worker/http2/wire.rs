@@ -7,12 +7,16 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
+use ahash::AHashMap;
 use h2::Reason;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::frames::{Inbound, Outbound};
 use crate::worker::Worker;
 use crate::worker::io::{Input, Stream};
+
+/// How much streams may hand on before it has been written. More than that at a time makes nothing faster.
+const MAX_UNWRITTEN: usize = 256 * 1024;
 
 /// A connection as the `h2` crate sees it.
 pub(crate) struct Wire {
@@ -32,8 +36,14 @@ pub(crate) struct Watch {
     verdict: Cell<Option<Reason>>,
     /// Whoever drives the connection.
     driver: RefCell<Option<Waker>>,
+    /// Whether the socket takes nothing more right now.
+    stalled: Cell<bool>,
+    /// Bytes that streams have handed on since everything was last written.
+    unwritten: Cell<usize>,
+    /// Streams that wait until it is, by number.
+    waiting: RefCell<AHashMap<u32, Waker>>,
     /// Whether the peer takes no more streams.
-    pub(crate) going: Rc<Cell<bool>>,
+    pub(crate) going: Cell<bool>,
     /// DATA frames that were sent, and HEADERS frames of either direction.
     pub(super) data_sent: Cell<u64>,
     pub(super) streams: Cell<u64>,
@@ -51,6 +61,36 @@ impl Watch {
             self.verdict.set(Some(reason));
             self.wake();
         }
+    }
+
+    /// Whether a stream must not hand on more for now: what a peer does not read piles up nowhere. It is woken when it may.
+    pub(crate) fn is_congested(&self, cx: &Context<'_>, stream: u32) -> bool {
+        let congested = self.stalled.get() || self.unwritten.get() >= MAX_UNWRITTEN;
+        if congested {
+            self.waiting.borrow_mut().insert(stream, cx.waker().clone());
+        }
+        congested
+    }
+
+    /// A stream has handed on so much.
+    pub(crate) fn hand_on(&self, n: usize) {
+        self.unwritten.set(self.unwritten.get() + n);
+    }
+
+    /// The connection has written what it could: streams go on if that was everything.
+    pub(crate) fn has_written(&self) {
+        if self.stalled.get() {
+            return;
+        }
+        self.unwritten.set(0);
+        for (_, waker) in self.waiting.borrow_mut().drain() {
+            waker.wake();
+        }
+    }
+
+    /// Whether the socket takes nothing more right now.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.stalled.get()
     }
 
     /// Wakes whoever drives the connection.
@@ -112,8 +152,10 @@ impl AsyncRead for Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        let n = ready!(Pin::new(&mut self.stream).poll_write(cx, data))?;
         let this = &mut *self;
+        let polled = Pin::new(&mut this.stream).poll_write(cx, data);
+        this.watch.stalled.set(polled.is_pending());
+        let n = ready!(polled)?;
         this.outbound.pass(&data[..n], &this.watch);
         Poll::Ready(Ok(n))
     }
@@ -123,8 +165,10 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         data: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let n = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, data))?;
         let this = &mut *self;
+        let polled = Pin::new(&mut this.stream).poll_write_vectored(cx, data);
+        this.watch.stalled.set(polled.is_pending());
+        let n = ready!(polled)?;
         let mut left = n;
         for slice in data {
             let part = left.min(slice.len());
@@ -139,7 +183,10 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let this = &mut *self;
+        let polled = Pin::new(&mut this.stream).poll_flush(cx);
+        this.watch.stalled.set(polled.is_pending());
+        polled
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -99,7 +99,7 @@ pub(super) async fn begin(
     let (send, mut connection) = builder(&entry.config).handshake::<_, Bytes>(wire).await.map_err(|error| {
         ConnectError::Remote(error.into_io().unwrap_or_else(|| std::io::ErrorKind::ConnectionReset.into()))
     })?;
-    let carrier = Rc::new(Carrier::new(send, worker.clock.seconds(), watch.going.clone()));
+    let carrier = Rc::new(Carrier::new(send, worker.clock.seconds(), watch.clone()));
     let all = &host.pool.multiplexed;
     all.add(carrier.clone());
     let keepalive = connection.ping_pong().and_then(|ping| Keepalive::new(ping, &entry.config.http.http2));
@@ -132,6 +132,7 @@ async fn drive(
 ) {
     poll_fn(|cx| {
         let ended = Pin::new(&mut connection).poll(cx).is_ready();
+        watch.has_written();
         watch.wake_with(cx);
         let dead = keepalive.as_mut().is_some_and(|keepalive| keepalive.is_dead(cx));
         if ended || dead || watch.verdict().is_some() { Poll::Ready(()) } else { Poll::Pending }
@@ -171,7 +172,7 @@ impl Upstream {
         match self.ride.sender().send_request(request, ended) {
             Ok((response, stream)) => {
                 self.response = Some(response);
-                self.outgoing = Some(Outgoing::new(stream, ended));
+                self.outgoing = Some(Outgoing::new(stream, ended).on(self.ride.watch()));
                 self.sent = prefix == 0;
                 Ok(())
             }
