@@ -120,6 +120,11 @@ impl Roots {
         }
     }
 
+    /// The certificates, as they are.
+    pub fn certificates(&self) -> &[CertificateDer<'static>] {
+        &self.certificates
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.anchors.len()

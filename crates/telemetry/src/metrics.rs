@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-pub use bundle::{ClusterMetrics, HttpMetrics, ListenerMetrics, ManagerMetrics, OverloadMetrics, TcpMetrics};
+pub use bundle::{ClusterMetrics, HttpMetrics, ListenerMetrics, TcpMetrics};
 pub use collection::{Collection, Filter};
 pub use istio::{Ended, RequestMetrics};
 pub use name::{Labels, Name, Scope, Tag, labels};

@@ -162,6 +162,11 @@ impl Assembly {
         &mut self.materials
     }
 
+    /// Secrets, for whoever asks.
+    pub(crate) fn known_materials(&self) -> &Materials {
+        &self.materials
+    }
+
     /// Finds out which secrets are needed now.
     pub(crate) fn look_for_secrets(&mut self, now: Instant) {
         let Assembly { clusters, listeners, materials, .. } = self;

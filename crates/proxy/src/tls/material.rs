@@ -214,6 +214,24 @@ impl Materials {
         Ok(())
     }
 
+    /// What is in use: certificates of our own, and roots, for whoever asks.
+    pub(crate) fn in_use(&self) -> (Vec<&Certificate>, Vec<&Roots>) {
+        let own = self.workload.as_ref();
+        let certificates = self.certificates.values().map(|kept| &kept.value);
+        let roots = self.roots.values().map(|kept| &kept.value);
+        (
+            own.and_then(|own| own.certificate.as_ref()).into_iter().chain(certificates).map(|c| &**c).collect(),
+            own.and_then(|own| own.roots.as_ref()).into_iter().chain(roots).map(|r| &**r).collect(),
+        )
+    }
+
+    /// The workload's own, under the names by which configurations know them.
+    pub(crate) fn own(&self) -> (Option<(&str, &Certificate)>, Option<(&str, &Roots)>) {
+        let own = self.workload.as_ref();
+        let certificate = own.and_then(|own| Some((OWN_CERTIFICATE, &**own.certificate.as_ref()?)));
+        (certificate, own.and_then(|own| Some((OWN_ROOTS, &**own.roots.as_ref()?))))
+    }
+
     /// When [`Materials::give_up`] has something to do.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let deadline = |state: &State| match state {

@@ -7,12 +7,14 @@ mod respond;
 mod tunnel;
 
 use std::future::poll_fn;
+use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
 use maille_http::h1::{RequestMeta, Version};
 use maille_http::{HeaderId, RequestHead};
 use maille_telemetry::flags::ResponseFlags;
+use maille_telemetry::metrics::HttpMetrics;
 use tokio::time::sleep;
 
 use super::cors::{self, Cors};
@@ -45,9 +47,26 @@ pub(crate) async fn exchange(
     let protocol = if meta.version == Version::Http10 { Protocol::Http10 } else { client.protocol() };
     let snapshot = client.worker.snapshot();
     let mut record = Record::new(&client.info, protocol);
+    let _active = ActiveRequest::of(&client.metrics);
     let after = serve(client, &snapshot, manager, scratch, &meta, &mut record).await;
     record.finish(client, manager, scratch);
     after
+}
+
+/// Counts a request for as long as it is at work.
+struct ActiveRequest(Rc<HttpMetrics>);
+
+impl ActiveRequest {
+    fn of(metrics: &Rc<HttpMetrics>) -> ActiveRequest {
+        metrics.downstream_rq_active().inc();
+        ActiveRequest(metrics.clone())
+    }
+}
+
+impl Drop for ActiveRequest {
+    fn drop(&mut self) {
+        self.0.downstream_rq_active().dec();
+    }
 }
 
 async fn serve<'s>(

@@ -70,7 +70,10 @@ pub(crate) async fn serve(
     }
     let registered = worker.connections.add(info.listener.direction);
     let metrics = worker.http_metrics(&manager.stat_prefix);
-    metrics.connections().inspect(|c| c.inc());
+    metrics.downstream_cx_total().inc();
+    if info.tls.is_some() {
+        metrics.downstream_cx_ssl_total().inc();
+    }
     let _active = Active::of(&metrics);
     let agreed_on_http2 = stream.alpn() == Some(b"h2");
     let mut client = Client {
@@ -89,6 +92,7 @@ pub(crate) async fn serve(
             None => return,
         }
     }
+    metrics.downstream_cx_http2_total().inc();
     http2::serve(client, manager).await;
 }
 
@@ -97,14 +101,15 @@ struct Active<'a>(&'a HttpMetrics);
 
 impl Active<'_> {
     fn of(metrics: &HttpMetrics) -> Active<'_> {
-        metrics.active_connections().inspect(|gauge| gauge.inc());
+        metrics.downstream_cx_active().inc();
         Active(metrics)
     }
 }
 
 impl Drop for Active<'_> {
     fn drop(&mut self) {
-        self.0.active_connections().inspect(|gauge| gauge.dec());
+        self.0.downstream_cx_active().dec();
+        self.0.downstream_cx_destroy().inc();
     }
 }
 

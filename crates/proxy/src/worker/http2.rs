@@ -226,7 +226,7 @@ async fn drive(connection: &mut Connection<Wire, Bytes>, shared: &Rc<Shared>) {
             Next::Condemned(reason) => {
                 condemned = true;
                 shared.leaving.set(true);
-                shared.metrics.protocol_errors().inspect(|counter| counter.inc());
+                shared.metrics.downstream_cx_protocol_error().inc();
                 connection.abrupt_shutdown(reason);
                 shared.slot.reopen();
                 shared.deadline(Some(FAREWELL));

@@ -71,14 +71,27 @@ impl<'s> Record<'s> {
     pub(crate) fn finish(&mut self, client: &Client, manager: &HttpManager, scratch: &Scratch) {
         let took = self.start.elapsed();
         let metrics = &client.metrics;
-        metrics.requests().inspect(|counter| counter.inc());
-        metrics.request_time().inspect(|histogram| histogram.record(took));
+        metrics.downstream_rq_total().inc();
+        match self.protocol {
+            Protocol::Http2 => metrics.downstream_rq_http2_total().inc(),
+            Protocol::Http10 | Protocol::Http11 => metrics.downstream_rq_http1_total().inc(),
+        }
+        metrics.downstream_rq_time().record(took);
         metrics.response(self.status);
         if self.flags.has(ResponseFlags::NO_ROUTE_FOUND) {
             metrics.no_route().inc();
         }
         if self.flags.has(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR) {
-            metrics.protocol_errors().inspect(|counter| counter.inc());
+            metrics.downstream_cx_protocol_error().inc();
+        }
+        if self.flags.has(ResponseFlags::NO_CLUSTER_FOUND) {
+            metrics.no_cluster().inc();
+        }
+        if self.flags.has(ResponseFlags::STREAM_IDLE_TIMEOUT) {
+            metrics.downstream_rq_idle_timeout().inc();
+        }
+        if self.flags.has(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION | ResponseFlags::DOWNSTREAM_REMOTE_RESET) {
+            metrics.downstream_rq_rx_reset().inc();
         }
         if let Some(stats) = manager.filters.iter().find_map(HttpFilter::istio_stats) {
             client.worker.istio.request(&client.info, self, stats, scratch, took);

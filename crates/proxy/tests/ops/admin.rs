@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
+use base64::Engine as _;
 use maille_proxy::run::{Bind, Endpoints, Otherwise, Purpose};
 use maille_xds::types::cluster::Cluster;
 use maille_xds::types::{Duration, core};
@@ -234,4 +235,37 @@ fn only_whoever_is_on_this_machine_and_means_it_is_answered() {
     let everywhere = (Ipv4Addr::UNSPECIFIED, 0).into();
     options.endpoints.admin = Some(Bind { address: everywhere, otherwise: Otherwise::AnyPort });
     assert!(maille_proxy::run_fixed(options, Vec::new()).is_err());
+}
+
+#[test]
+fn certificates_are_shown_and_keys_are_not() {
+    let ca = rcgen::generate_simple_self_signed(vec!["spiffe.example".into()]).unwrap();
+    let key = ca.signing_key.serialize_der();
+    let server = Server::start();
+    let workload = maille_identity::Workload {
+        chain: vec![ca.cert.der().clone()],
+        key: rustls::pki_types::PrivatePkcs8KeyDer::from(key.clone()).into(),
+        roots: vec![ca.cert.der().clone()],
+    };
+    let (_renewals, own) = tokio::sync::watch::channel(Some(std::sync::Arc::new(workload)));
+    let proxy = Proxy::build(server.address, |setup| {
+        let any = Some(Bind { address: (Ipv4Addr::LOCALHOST, 0).into(), otherwise: Otherwise::Fail });
+        setup.options.endpoints = Endpoints { admin: any, ..Endpoints::default() };
+        setup.options.workload = Some(own);
+    });
+    let certs = get_json(&proxy, "/certs");
+    let shown = &certs["certificates"][0]["cert_chain"][0];
+    assert_eq!(shown["subject_alt_names"], json!([{"dns": "spiffe.example"}]), "{certs}");
+    assert!(shown["days_until_expiration"].as_str().unwrap().parse::<u64>().unwrap() > 365, "{certs}");
+    let dump = get(&proxy, "/config_dump");
+    let parsed: Value = serde_json::from_str(&dump).unwrap();
+    let secrets = &parsed["configs"][4]["dynamic_active_secrets"];
+    assert_eq!((&secrets[0]["name"], &secrets[1]["name"]), (&json!("default"), &json!("ROOTCA")));
+    let own = &secrets[0]["secret"]["tls_certificate"];
+    assert_eq!(own["private_key"], json!({"inline_bytes": "W3JlZGFjdGVkXQ=="}));
+    let chain =
+        base64::engine::general_purpose::STANDARD.decode(own["certificate_chain"]["inline_bytes"].as_str().unwrap());
+    assert!(String::from_utf8(chain.unwrap()).unwrap().starts_with("-----BEGIN CERTIFICATE-----\n"));
+    let encoded = base64::engine::general_purpose::STANDARD.encode(&key);
+    assert!(!dump.contains(&encoded[20..60]) && !certs.to_string().contains(&encoded[20..60]));
 }

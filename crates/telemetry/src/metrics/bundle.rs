@@ -101,7 +101,6 @@ bundle! {
         counter bind_errors;
         counter original_dst_host_invalid;
         counter retry_or_shadow_abandoned;
-        gauge upstream_cx_active;
         counter upstream_cx_close_notify;
         counter upstream_cx_connect_attempts_exceeded;
         counter upstream_cx_connect_fail;
@@ -124,12 +123,10 @@ bundle! {
         counter upstream_cx_rx_bytes_total;
         counter upstream_cx_total;
         counter upstream_cx_tx_bytes_total;
-        gauge upstream_rq_active;
         counter upstream_rq_cancelled;
         counter upstream_rq_completed;
         counter upstream_rq_maintenance_mode;
         counter upstream_rq_max_duration_reached;
-        gauge upstream_rq_pending_active;
         counter upstream_rq_pending_failure_eject;
         counter upstream_rq_pending_overflow;
         counter upstream_rq_pending_total;
@@ -313,62 +310,4 @@ bundle! {
         counter idle_timeout;
         counter max_downstream_connection_duration;
     }
-}
-
-bundle! {
-    /// What happens to the configuration, on the main thread.
-    ManagerMetrics, Server {
-        counter worker_panics;
-        counter workers_restarted;
-        counter access_log_dropped_bytes;
-    }
-}
-
-bundle! {
-    /// What is done against too much load, on one worker.
-    OverloadMetrics, Overload {
-        counter connections_refused = "global_downstream_max_connections.refused";
-        counter accept_paused = "fd_reserve.accept_paused";
-        counter keepalive_disabled = "disable_http_keepalive.shed";
-        counter streams_reset = "reset_high_memory_stream.count";
-        counter requests_refused = "stop_accepting_requests.shed";
-        gauge buffered_bytes = "buffered_bytes";
-    }
-}
-
-// The names that callers had before; they go when nobody uses them any more.
-macro_rules! former {
-    ($bundle:ident: $($old:ident = $new:ident -> $kind:ident;)*) => {
-        impl $bundle {
-            $(#[doc = concat!("[`", stringify!($bundle), "::", stringify!($new), "`].")]
-            #[inline]
-            pub fn $old(&self) -> Option<&$kind> {
-                Some(self.$new())
-            })*
-        }
-    };
-}
-
-former! { ClusterMetrics:
-    requests = upstream_rq_total -> Counter;
-    active_requests = upstream_rq_active -> Gauge;
-    request_time = upstream_rq_time -> Histogram;
-    retries = upstream_rq_retry -> Counter;
-    timeouts = upstream_rq_timeout -> Counter;
-    overflows = upstream_rq_pending_overflow -> Counter;
-    connections = upstream_cx_total -> Counter;
-    active_connections = upstream_cx_active -> Gauge;
-    connect_failures = upstream_cx_connect_fail -> Counter;
-    no_host = upstream_cx_none_healthy -> Counter;
-    bytes_received = upstream_cx_rx_bytes_total -> Counter;
-    bytes_sent = upstream_cx_tx_bytes_total -> Counter;
-}
-
-former! { HttpMetrics:
-    requests = downstream_rq_total -> Counter;
-    active_requests = downstream_rq_active -> Gauge;
-    request_time = downstream_rq_time -> Histogram;
-    connections = downstream_cx_total -> Counter;
-    active_connections = downstream_cx_active -> Gauge;
-    protocol_errors = downstream_cx_protocol_error -> Counter;
 }

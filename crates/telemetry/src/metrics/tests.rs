@@ -77,7 +77,7 @@ fn bundles_make_only_what_is_used() {
     cluster.response(200);
     cluster.response(204);
     cluster.response(0);
-    cluster.upstream_rq_active().inc();
+    cluster.upstream_rq_retry().inc();
     cluster.ssl_handshake().inc();
     assert_eq!(
         text(&registry),
@@ -86,10 +86,10 @@ fn bundles_make_only_what_is_used() {
          # TYPE envoy_cluster_upstream_rq counter\n\
          envoy_cluster_upstream_rq{envoy_response_code=\"200\",envoy_cluster_name=\"outbound|80||a\"} 1\n\
          envoy_cluster_upstream_rq{envoy_response_code=\"204\",envoy_cluster_name=\"outbound|80||a\"} 1\n\
-         # TYPE envoy_cluster_upstream_rq_active gauge\n\
-         envoy_cluster_upstream_rq_active{envoy_cluster_name=\"outbound|80||a\"} 1\n\
          # TYPE envoy_cluster_upstream_rq_completed counter\n\
          envoy_cluster_upstream_rq_completed{envoy_cluster_name=\"outbound|80||a\"} 3\n\
+         # TYPE envoy_cluster_upstream_rq_retry counter\n\
+         envoy_cluster_upstream_rq_retry{envoy_cluster_name=\"outbound|80||a\"} 1\n\
          # TYPE envoy_cluster_upstream_rq_xx counter\n\
          envoy_cluster_upstream_rq_xx{envoy_response_code_class=\"2\",envoy_cluster_name=\"outbound|80||a\"} 2\n"
     );
@@ -99,8 +99,8 @@ fn bundles_make_only_what_is_used() {
          cluster.outbound|80||a;.upstream_rq_200: 1\n\
          cluster.outbound|80||a;.upstream_rq_204: 1\n\
          cluster.outbound|80||a;.upstream_rq_2xx: 2\n\
-         cluster.outbound|80||a;.upstream_rq_active: 1\n\
-         cluster.outbound|80||a;.upstream_rq_completed: 3\n"
+         cluster.outbound|80||a;.upstream_rq_completed: 3\n\
+         cluster.outbound|80||a;.upstream_rq_retry: 1\n"
     );
 }
 

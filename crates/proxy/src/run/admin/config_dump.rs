@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::answer::View;
 use super::query::Query;
-use super::{Answer, Purpose};
+use super::{Answer, Purpose, certs};
 use crate::run::kept::{Sent, Version};
 
 /// A list of resources in one of the dumps.
@@ -174,13 +174,17 @@ impl Dumps<'_> {
         lists.push(list("ListenersConfigDump", "DynamicListener", "dynamic_listeners", self.listeners()));
         let routes = self.all(TypeUrl::Route, "route_config");
         lists.push(list("RoutesConfigDump", "DynamicRouteConfig", "dynamic_route_configs", routes));
+        let likes = |secret: &Value| {
+            self.name.is_none_or(|regex| secret["name"].as_str().is_some_and(|name| regex.is_match(name)))
+        };
+        let own = certs::own_secrets(self.view).into_iter().filter(likes);
         let secrets = self.sent(TypeUrl::Secret).map(|(name, sent)| {
             let mut out = self.taken(TypeUrl::Secret, "secret", sent.taken.as_ref());
             out["name"] = (**name).into();
             self.error_state(TypeUrl::Secret, sent, &mut out);
             out
         });
-        lists.push(list("SecretsConfigDump", "DynamicSecret", "dynamic_active_secrets", secrets.collect()));
+        lists.push(list("SecretsConfigDump", "DynamicSecret", "dynamic_active_secrets", secrets.chain(own).collect()));
         lists
     }
 

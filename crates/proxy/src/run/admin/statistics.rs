@@ -1,7 +1,7 @@
 //! `/stats` and `/stats/prometheus`: what is counted, and what can be seen.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use maille_telemetry::metrics::{Collection, Filter, Name, Scope};
 use maille_xds::TypeUrl;
@@ -145,6 +145,13 @@ fn cluster(all: &mut Collection, entry: &ClusterEntry) {
     let hosts: Vec<_> = entry.hosts.hosts().collect();
     let with = |health: Health| hosts.iter().filter(|host| host.condition() == health).count() as u64;
     let ejected = hosts.iter().filter(|host| host.condition() != host.health).count() as u64;
+    let sum = |of: fn(&Load) -> &AtomicU32| -> u64 {
+        entry.loads.iter().map(|load| u64::from(of(load).load(Ordering::Relaxed))).sum()
+    };
+    gauge("upstream_cx_active", sum(|load| &load.connections));
+    gauge("upstream_rq_pending_active", sum(|load| &load.pending));
+    let at_work = hosts.iter().map(|host| u64::from(host.load.requests.load(Ordering::Relaxed))).sum();
+    gauge("upstream_rq_active", at_work);
     gauge("membership_total", hosts.len() as u64);
     gauge("membership_healthy", with(Health::Healthy));
     gauge("membership_degraded", with(Health::Degraded));

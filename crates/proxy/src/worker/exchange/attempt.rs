@@ -73,6 +73,7 @@ impl Attempt<'_, '_> {
         let obtained = match idle {
             Some(upstream) => Ok(upstream),
             None => {
+                self.cluster.metrics.upstream_rq_pending_total().inc();
                 let body = &outbound.body;
                 Upstream::obtain(self.entry, self.host, self.breakers, self.carries, client, body, timers).await
             }
@@ -84,7 +85,12 @@ impl Attempt<'_, '_> {
                 return overflow();
             }
             Err(Unconnected::Failed(error)) => {
-                self.cluster.metrics.connect_failures().inspect(|counter| counter.inc());
+                self.cluster.metrics.upstream_cx_connect_fail().inc();
+                match &error {
+                    ConnectError::Timeout => self.cluster.metrics.upstream_cx_connect_timeout().inc(),
+                    ConnectError::Tls(_) => self.cluster.metrics.ssl_connection_error().inc(),
+                    ConnectError::Remote(_) | ConnectError::Local(_) => {}
+                }
                 let (reset, failure) = describe(error, self.host.host.address);
                 return Ok(Outcome::Failed(reset, failure));
             }
@@ -99,7 +105,12 @@ impl Attempt<'_, '_> {
         self.was_reused = upstream.was_reused();
         record.upstream_protocol = Some(upstream.protocol());
         if !self.was_reused {
-            self.cluster.metrics.connections().inspect(|counter| counter.inc());
+            let metrics = &self.cluster.metrics;
+            metrics.upstream_cx_total().inc();
+            match upstream.protocol() {
+                Protocol::Http2 => metrics.upstream_cx_http2_total().inc(),
+                Protocol::Http10 | Protocol::Http11 => metrics.upstream_cx_http1_total().inc(),
+            }
         }
         if self.carries == Carries::Bytes {
             // There is a connection: that is the answer.
@@ -178,11 +189,13 @@ impl Attempt<'_, '_> {
             Lost::TrySilence => Ok(Outcome::Failed(Reset::TrySilence, Cow::Borrowed(""))),
             Lost::Client(Failure::Malformed) => Err(malformed()),
             Lost::Client(_) => {
+                self.cluster.metrics.upstream_rq_cancelled().inc();
                 client.note_gone(record);
                 Ok(Outcome::Over(After::Close))
             }
             late => {
                 if let Lost::Timeout = late {
+                    self.cluster.metrics.upstream_rq_timeout().inc();
                     self.entry.report(&self.host.host, outlier::Outcome::TimedOut);
                 }
                 Err(self.job.late(&late, record, timers.is_received()))

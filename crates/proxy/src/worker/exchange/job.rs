@@ -107,9 +107,10 @@ impl Job<'_> {
         let mut retrying = None;
         loop {
             record.attempts += 1;
-            metrics.requests().inspect(|counter| counter.inc());
+            metrics.upstream_rq_total().inc();
             let loads = priorities.as_mut().and_then(|priorities| priorities.loads(&entry.hosts));
-            let host = self.pick(client, &cluster, scratch, hash, retry, &tried, loads)?;
+            let host = self.pick(client, &cluster, scratch, hash, retry, &tried, loads);
+            let host = host.inspect_err(|_| metrics.upstream_cx_none_healthy().inc())?;
             let host = self.for_purpose(client, &cluster, host, scratch);
             if matches!(self.forward.host, HostRewrite::Auto) && record.attempts == 1 && !host.host.hostname.is_empty()
             {
@@ -146,7 +147,10 @@ impl Job<'_> {
             let began = Instant::now();
             let outcome = attempt.run(client, scratch, record, &mut outbound, &mut timers).await?;
             if let Outcome::Over(_) = outcome {
-                metrics.request_time().inspect(|histogram| histogram.record(began.elapsed()));
+                metrics.upstream_rq_time().record(began.elapsed());
+                if record.attempts > 1 && (100..500).contains(&record.status) {
+                    metrics.upstream_rq_retry_success().inc();
+                }
                 metrics.response(record.status);
             }
             let was_reused = attempt.was_reused;
@@ -156,6 +160,9 @@ impl Job<'_> {
                 Outcome::Failed(reset, failure) => (Some(reset), failure),
                 Outcome::Refused => (None, Cow::Borrowed("")),
             };
+            if let Some(reset) = reset {
+                count(metrics, reset);
+            }
             let asked = retry.filter(|_| reset.is_none()).and_then(|policy| asked_pause(policy, scratch));
             let replayable = outbound.can_restart();
             // A connection that was kept open may have been closed by the other side just as we used it.
@@ -202,9 +209,6 @@ impl Job<'_> {
                 tried.push(host);
                 fresh = false;
                 continue;
-            }
-            if reset == Some(Reset::Overflow) {
-                metrics.overflows().inspect(|counter| counter.inc());
             }
             return Err(self.failed(record, reset.unwrap_or(Reset::Terminated), failure, retries > 0));
         }
@@ -458,4 +462,16 @@ pub(super) fn malformed() -> Reply {
         .body(&b"Bad Request"[..])
         .flags(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR)
         .close()
+}
+
+/// Counts what became of a try that brought no response.
+fn count(metrics: &ClusterMetrics, reset: Reset) {
+    match reset {
+        Reset::Overflow => metrics.upstream_rq_pending_overflow().inc(),
+        Reset::Terminated | Reset::Remote | Reset::Refused => metrics.upstream_rq_rx_reset().inc(),
+        Reset::Protocol => metrics.upstream_cx_protocol_error().inc(),
+        Reset::TryTimeout => metrics.upstream_rq_per_try_timeout().inc(),
+        Reset::TrySilence => metrics.upstream_rq_per_try_idle_timeout().inc(),
+        _ => {}
+    }
 }
