@@ -72,8 +72,6 @@ impl Node {
         let mut metadata = self.metadata.clone();
         let mut put = |key: &str, value: Value| drop(metadata.insert(key.to_owned(), value));
         put("CLUSTER_ID", json!("Kubernetes"));
-        // Goes when there are certificates: mutual TLS is then taken and spoken by default.
-        put("IDENTITY", json!("none"));
         put("INSTANCE_IPS", json!(self.address.to_string()));
         put("ISTIO_VERSION", json!(ISTIO_VERSION));
         put("LABELS", json!(self.labels));

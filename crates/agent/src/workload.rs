@@ -303,7 +303,9 @@ impl Options {
 
     /// The workload as others see it. Its ports are left to the Services that select it.
     fn entry(&self, address: &Address) -> Value {
-        let labels: Map<_, _> = self.labels().map(|(name, value)| (name, json!(value))).collect();
+        // Its sidecar has a certificate: others may speak mutual TLS to it.
+        let tls_mode = ("security.istio.io/tlsMode".to_owned(), "istio".to_owned());
+        let labels: Map<_, _> = self.labels().chain([tls_mode]).map(|(name, value)| (name, json!(value))).collect();
         json!({
             "apiVersion": "networking.istio.io/v1",
             "kind": "WorkloadEntry",
