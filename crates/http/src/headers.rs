@@ -14,6 +14,8 @@ pub struct Headers {
     text: Vec<u8>,
     fields: Vec<Field>,
     present: u128,
+    /// Names that were not spelled in lower case, where that is asked for.
+    spellings: Vec<Span>,
 }
 
 /// One line of the text: `start..` the name, `: `, the value, `..end`, then CR LF.
@@ -43,6 +45,7 @@ impl Headers {
         self.text.clear();
         self.fields.clear();
         self.present = 0;
+        self.spellings.clear();
     }
 
     /// How many fields there are.
@@ -84,6 +87,12 @@ impl Headers {
     pub fn values<'a>(&'a self, name: &'a Name) -> impl Iterator<Item = &'a [u8]> {
         let fields: &[Field] = if self.has(name.id()) { &self.fields } else { &[] };
         fields.iter().filter(|f| self.is(f, name)).map(|f| self.value_of(f))
+    }
+
+    /// The first value under a name.
+    pub fn first(&self, name: &Name) -> Option<&[u8]> {
+        let found = self.has(name.id()).then(|| self.fields.iter().find(|f| self.is(f, name)))?;
+        found.map(|f| self.value_of(f))
     }
 
     /// All values under a name as matchers see them: joined by `,`, so that none can hide behind another.
@@ -168,6 +177,21 @@ impl Headers {
         was
     }
 
+    /// Leaves one field of a well-known name, where the first one was, with all values joined by `,`.
+    pub fn fold(&mut self, id: HeaderId) {
+        let mut values = self.fields.iter().filter(|f| f.id == id).map(|f| self.value_of(f));
+        let Some(mut joined) = values.next().map(<[u8]>::to_vec) else { return };
+        let mut more = false;
+        for value in values {
+            joined.push(b',');
+            joined.extend_from_slice(value);
+            more = true;
+        }
+        if more {
+            self.set(&id.into(), &joined);
+        }
+    }
+
     /// Keeps the fields for which `keep(name, id, value)` holds.
     pub fn retain(&mut self, mut keep: impl FnMut(&[u8], HeaderId, &[u8]) -> bool) {
         let text = &self.text;
@@ -213,6 +237,23 @@ impl Headers {
         };
         self.finish_line(start, name.len(), id, value);
         id
+    }
+
+    /// Remembers how a name was spelled; the first spelling counts.
+    pub(crate) fn remember_spelling(&mut self, name: &[u8]) {
+        if name.iter().any(u8::is_ascii_uppercase) && self.spelling(name).is_none() {
+            let span = self.keep(name);
+            self.spellings.push(span);
+        }
+    }
+
+    pub(crate) fn has_spellings(&self) -> bool {
+        !self.spellings.is_empty()
+    }
+
+    /// How a name was spelled, if it was not in lower case.
+    pub(crate) fn spelling(&self, name: &[u8]) -> Option<&[u8]> {
+        self.spellings.iter().map(|span| self.span(*span)).find(|spelling| spelling.eq_ignore_ascii_case(name))
     }
 
     /// Adds some text that is not a field (a path, an authority) and says where it is.

@@ -54,6 +54,43 @@ pub fn split_port(authority: &[u8]) -> (&[u8], Option<u16>) {
     }
 }
 
+/// Whether this is a host, not empty, with brackets only around all of it, and a port of its own or none.
+pub fn is_host_and_port(authority: &[u8]) -> bool {
+    let (host, port) = match authority.strip_prefix(b"[") {
+        Some(rest) => {
+            let Some(end) = rest.iter().position(|&b| b == b']') else { return false };
+            let (host, after) = (rest.get(..end).unwrap_or_default(), rest.get(end + 1..).unwrap_or_default());
+            match after.split_first() {
+                None => (host, None),
+                Some((b':', port)) => (host, Some(port)),
+                Some(_) => return false,
+            }
+        }
+        None => {
+            let mut parts = authority.splitn(2, |&b| b == b':');
+            (parts.next().unwrap_or_default(), parts.next())
+        }
+    };
+    let is_port = |port: &[u8]| {
+        let text = std::str::from_utf8(port).unwrap_or_default();
+        port.iter().all(u8::is_ascii_digit) && text.parse::<u16>().is_ok()
+    };
+    !host.is_empty() && !host.iter().any(|b| matches!(b, b'[' | b']')) && port.is_none_or(is_port)
+}
+
+/// Splits off what follows the last colon when it is digits; empty when there is no port.
+pub fn split_digits(authority: &[u8]) -> (&[u8], &[u8]) {
+    let Some(colon) = authority.iter().rposition(|&b| b == b':') else { return (authority, b"") };
+    let (host, port) = (authority.get(..colon).unwrap_or_default(), authority.get(colon + 1..).unwrap_or_default());
+    let bare_v6 = host.contains(&b':') && host.last() != Some(&b']');
+    if port.is_empty() || bare_v6 || !port.iter().all(u8::is_ascii_digit) { (authority, b"") } else { (host, port) }
+}
+
+/// A port's number as Envoy reads it, which knows no end to ports; `None` for no digits at all.
+pub fn number(port: &[u8]) -> Option<u32> {
+    std::str::from_utf8(port).ok()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,6 +108,30 @@ mod tests {
             ("::1", "::1", None),
         ] {
             assert_eq!(split_port(authority.as_bytes()), (host.as_bytes(), port), "{authority}");
+        }
+    }
+
+    #[test]
+    fn hosts_and_ports() {
+        for (authority, ok) in [
+            ("x", true),
+            ("x:80", true),
+            ("[::1]", true),
+            ("[::1]:65535", true),
+            ("", false),
+            (":80", false),
+            ("x:", false),
+            ("x:65536", false),
+            ("x:a", false),
+            ("x:+1", false),
+            ("x:1:2", false),
+            ("[::1", false),
+            ("::1]", false),
+            ("[]:1", false),
+            ("[::1]x", false),
+            ("[::1]:", false),
+        ] {
+            assert_eq!(is_host_and_port(authority.as_bytes()), ok, "{authority}");
         }
     }
 

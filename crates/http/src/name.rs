@@ -27,7 +27,9 @@ well_known! {
     AccessControlAllowOrigin = "access-control-allow-origin",
     AccessControlExposeHeaders = "access-control-expose-headers",
     AccessControlMaxAge = "access-control-max-age",
+    AccessControlRequestHeaders = "access-control-request-headers",
     AccessControlRequestMethod = "access-control-request-method",
+    Age = "age",
     Authorization = "authorization",
     CacheControl = "cache-control",
     Connection = "connection",
@@ -36,14 +38,24 @@ well_known! {
     ContentType = "content-type",
     Cookie = "cookie",
     Date = "date",
+    Etag = "etag",
     Expect = "expect",
+    Expires = "expires",
     Forwarded = "forwarded",
+    GrpcMessage = "grpc-message",
     GrpcStatus = "grpc-status",
     GrpcTimeout = "grpc-timeout",
     Host = "host",
+    IfMatch = "if-match",
+    IfModifiedSince = "if-modified-since",
+    IfNoneMatch = "if-none-match",
+    IfRange = "if-range",
+    IfUnmodifiedSince = "if-unmodified-since",
     KeepAlive = "keep-alive",
+    LastModified = "last-modified",
     Location = "location",
     Origin = "origin",
+    Pragma = "pragma",
     ProxyAuthorization = "proxy-authorization",
     ProxyConnection = "proxy-connection",
     Referer = "referer",
@@ -56,6 +68,7 @@ well_known! {
     TransferEncoding = "transfer-encoding",
     Upgrade = "upgrade",
     UserAgent = "user-agent",
+    Vary = "vary",
     Via = "via",
     XClientTraceId = "x-client-trace-id",
     XEnvoyAttemptCount = "x-envoy-attempt-count",
@@ -75,6 +88,7 @@ well_known! {
     XEnvoyOriginalDstHost = "x-envoy-original-dst-host",
     XEnvoyOriginalHost = "x-envoy-original-host",
     XEnvoyOriginalPath = "x-envoy-original-path",
+    XEnvoyOriginalUrl = "x-envoy-original-url",
     XEnvoyOverloaded = "x-envoy-overloaded",
     XEnvoyPeerMetadata = "x-envoy-peer-metadata",
     XEnvoyPeerMetadataId = "x-envoy-peer-metadata-id",
@@ -128,10 +142,126 @@ impl HeaderId {
         NAMES.get(self as usize).copied().unwrap_or_default()
     }
 
+    /// All of them, [`HeaderId::Other`] aside.
+    pub(crate) fn all() -> impl Iterator<Item = HeaderId> {
+        IDS.iter().copied()
+    }
+
+    /// Whether several fields of this name are read as one, their values joined by `,`: those that Envoy has a slot for.
+    pub(crate) const fn is_list(self, of_request: bool) -> bool {
+        (if of_request { REQUEST_LISTS } else { RESPONSE_LISTS }) & self.bit() != 0
+    }
+
     /// This header's place in a presence bitmap. [`HeaderId::Other`] has one too.
     pub(crate) const fn bit(self) -> u128 {
         1 << (self as u8)
     }
+}
+
+/// The fields that Envoy has a slot for in requests.
+const REQUEST_LISTS: u128 = {
+    use HeaderId::*;
+    bits(&[
+        Accept,
+        AcceptEncoding,
+        AccessControlRequestHeaders,
+        AccessControlRequestMethod,
+        Authorization,
+        CacheControl,
+        ContentEncoding,
+        ContentType,
+        Expect,
+        GrpcTimeout,
+        IfMatch,
+        IfModifiedSince,
+        IfNoneMatch,
+        IfRange,
+        IfUnmodifiedSince,
+        Origin,
+        Pragma,
+        Referer,
+        Te,
+        Upgrade,
+        UserAgent,
+        Via,
+        XClientTraceId,
+        XEnvoyAttemptCount,
+        XEnvoyDecoratorOperation,
+        XEnvoyDownstreamServiceCluster,
+        XEnvoyDownstreamServiceNode,
+        XEnvoyExpectedRqTimeoutMs,
+        XEnvoyExternalAddress,
+        XEnvoyForceTrace,
+        XEnvoyHedgeOnPerTryTimeout,
+        XEnvoyInternal,
+        XEnvoyIpTags,
+        XEnvoyIsTimeoutRetry,
+        XEnvoyMaxRetries,
+        XEnvoyOriginalHost,
+        XEnvoyOriginalPath,
+        XEnvoyOriginalUrl,
+        XEnvoyRetriableHeaderNames,
+        XEnvoyRetriableStatusCodes,
+        XEnvoyRetryGrpcOn,
+        XEnvoyRetryOn,
+        XEnvoyUpstreamAltStatName,
+        XEnvoyUpstreamRqPerTryTimeoutMs,
+        XEnvoyUpstreamRqTimeoutAltResponse,
+        XEnvoyUpstreamRqTimeoutMs,
+        XEnvoyUpstreamStreamDurationMs,
+        XForwardedClientCert,
+        XForwardedFor,
+        XForwardedHost,
+        XForwardedPort,
+        XForwardedProto,
+        XRequestId,
+    ])
+};
+
+/// Likewise in responses.
+const RESPONSE_LISTS: u128 = {
+    use HeaderId::*;
+    bits(&[
+        AccessControlAllowCredentials,
+        AccessControlAllowHeaders,
+        AccessControlAllowMethods,
+        AccessControlAllowOrigin,
+        AccessControlExposeHeaders,
+        AccessControlMaxAge,
+        Age,
+        CacheControl,
+        ContentEncoding,
+        ContentType,
+        Date,
+        Etag,
+        Expires,
+        GrpcMessage,
+        GrpcStatus,
+        LastModified,
+        Location,
+        Server,
+        Upgrade,
+        Vary,
+        Via,
+        XEnvoyAttemptCount,
+        XEnvoyDecoratorOperation,
+        XEnvoyDegraded,
+        XEnvoyImmediateHealthCheckFail,
+        XEnvoyUpstreamServiceTime,
+        XRequestId,
+    ])
+};
+
+const fn bits(ids: &[HeaderId]) -> u128 {
+    let (mut bits, mut i) = (0, 0);
+    while i < ids.len() {
+        #[allow(clippy::indexing_slicing, reason = "i is below the length")]
+        {
+            bits |= ids[i].bit();
+        }
+        i += 1;
+    }
+    bits
 }
 
 /// A header name to look up: lower-case, its id found once, when the configuration was read.

@@ -15,6 +15,8 @@ pub struct RequestHead {
     method: Span,
     path: Span,
     authority: Span,
+    /// Whether an authority was given, be it an empty one.
+    has_authority: bool,
     scheme: Scheme,
 }
 
@@ -61,6 +63,7 @@ impl RequestHead {
         self.method = Span::default();
         self.path = Span::default();
         self.authority = Span::default();
+        self.has_authority = false;
         self.scheme = Scheme::Http;
     }
 
@@ -97,6 +100,11 @@ impl RequestHead {
         self.headers.span(self.authority)
     }
 
+    /// Whether there is an authority, be it an empty one.
+    pub fn has_authority(&self) -> bool {
+        self.has_authority
+    }
+
     /// The scheme.
     pub fn scheme(&self) -> Scheme {
         self.scheme
@@ -115,10 +123,12 @@ impl RequestHead {
     /// Replaces the authority.
     pub fn set_authority(&mut self, authority: &[u8]) {
         self.authority = self.headers.keep(authority);
+        self.has_authority = true;
     }
 
     pub(crate) fn set_authority_span(&mut self, authority: Span) {
         self.authority = authority;
+        self.has_authority = true;
     }
 
     /// Replaces the scheme.
@@ -126,12 +136,20 @@ impl RequestHead {
         self.scheme = scheme;
     }
 
-    /// The value a matcher or a formatter sees under a name: pseudo-headers by theirs (`host` is `:authority`), several values joined by `,`.
+    /// The value a matcher sees under a name: pseudo-headers by theirs (`host` is `:authority`), several values joined by `,`.
     #[inline]
     pub fn header(&self, name: &Name) -> Option<Cow<'_, [u8]>> {
         match self.pseudo(name) {
-            Some(value) => (!value.is_empty()).then_some(Cow::Borrowed(value)),
+            Some(value) => value.map(Cow::Borrowed),
             None => self.headers.joined(name),
+        }
+    }
+
+    /// The value that a formatter writes for a name: of several, the first.
+    pub fn first(&self, name: &Name) -> Option<Cow<'_, [u8]>> {
+        match self.pseudo(name) {
+            Some(value) => value.map(Cow::Borrowed),
+            None => self.headers.first(name).map(Cow::Borrowed),
         }
     }
 
@@ -160,18 +178,20 @@ impl RequestHead {
         self.headers.write(out);
     }
 
-    fn pseudo(&self, name: &Name) -> Option<&[u8]> {
-        match (name.id(), name.as_str()) {
-            (HeaderId::Host, _) => Some(self.authority()),
+    /// The value of a pseudo-header; `Some(None)` when this request has none of it.
+    fn pseudo(&self, name: &Name) -> Option<Option<&[u8]>> {
+        let value = match (name.id(), name.as_str()) {
+            (HeaderId::Host, _) => self.has_authority.then(|| self.authority()),
             (HeaderId::Other, text) if text.starts_with(':') => match text {
-                ":authority" => Some(self.authority()),
-                ":path" => Some(self.path_and_query()),
-                ":method" => Some(self.method()),
+                ":authority" => self.has_authority.then(|| self.authority()),
+                ":path" => some(self.path_and_query()),
+                ":method" => some(self.method()),
                 ":scheme" => Some(self.scheme.as_str().as_bytes()),
-                _ => None,
+                _ => return None,
             },
-            _ => None,
-        }
+            _ => return None,
+        };
+        Some(value)
     }
 
     fn set_pseudo(&mut self, name: &Name, value: &[u8]) -> bool {
@@ -184,6 +204,10 @@ impl RequestHead {
         }
         true
     }
+}
+
+fn some(text: &[u8]) -> Option<&[u8]> {
+    (!text.is_empty()).then_some(text)
 }
 
 impl std::fmt::Debug for RequestHead {

@@ -26,11 +26,19 @@ impl ResponseHead {
         self.status = 0;
     }
 
-    /// The value a formatter sees under a name, `:status` included; several values are joined by `,`.
+    /// The value a matcher sees under a name, `:status` included; several values are joined by `,`.
     pub fn header(&self, name: &Name) -> Option<Cow<'_, [u8]>> {
         match name.as_str() {
             ":status" => Some(Cow::Owned(self.status.to_string().into_bytes())),
             _ => self.headers.joined(name),
+        }
+    }
+
+    /// The value that a formatter writes for a name: of several, the first.
+    pub fn first(&self, name: &Name) -> Option<Cow<'_, [u8]>> {
+        match name.as_str() {
+            ":status" => self.header(name),
+            _ => self.headers.first(name).map(Cow::Borrowed),
         }
     }
 
@@ -49,13 +57,11 @@ fn digit(n: u16) -> u8 {
     b'0' + (n % 10) as u8
 }
 
-/// The standard reason phrase of a status code.
+/// The reason phrase that Envoy writes for a status code; it means nothing to anybody.
 pub fn reason(status: u16) -> &'static str {
     match status {
         100 => "Continue",
         101 => "Switching Protocols",
-        102 => "Processing",
-        103 => "Early Hints",
         200 => "OK",
         201 => "Created",
         202 => "Accepted",
@@ -96,6 +102,7 @@ pub fn reason(status: u16) -> &'static str {
         422 => "Unprocessable Entity",
         423 => "Locked",
         424 => "Failed Dependency",
+        425 => "Too Early",
         426 => "Upgrade Required",
         428 => "Precondition Required",
         429 => "Too Many Requests",

@@ -32,7 +32,13 @@ fn answers(mut bytes: Vec<u8>) -> Vec<u64> {
     let mut out = Vec::new();
     loop {
         let meta = match parse_request(&bytes, &Limits::default(), &mut head) {
-            Ok(Some(meta)) => meta,
+            Ok(Some(meta)) => match meta.objection {
+                None => meta,
+                Some(error) => {
+                    out.push(error.status().into());
+                    return out;
+                }
+            },
             Ok(None) => return out,
             Err(error) => {
                 out.push(error.status().into());

@@ -8,6 +8,7 @@ mod limits;
 mod listener;
 mod memory;
 mod original_dst;
+mod own_address;
 mod runtime;
 
 pub use cpu::{cpus, pin_to};
@@ -16,4 +17,5 @@ pub use limits::raise_open_files;
 pub use listener::{ListenOptions, listen};
 pub use memory::release_startup_code;
 pub use original_dst::original_dst;
+pub use own_address::own_address;
 pub use runtime::worker_runtime;

@@ -1,6 +1,7 @@
 //! Reading a body: how long it is, and where it ends.
 
-use super::Error;
+use super::{Error, Limits, trailers};
+use crate::headers::Headers;
 
 /// How a message's body is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,10 +17,12 @@ pub enum BodyLength {
 }
 
 /// Finds a body's bytes and its end in what arrives.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub enum BodyDecoder {
     /// The body has ended.
     Done,
+    /// A chunked body has ended, and these trailers were there.
+    Trailed(Headers),
     /// This many bytes are still to come.
     Exact(u64),
     /// In chunks.
@@ -29,12 +32,14 @@ pub enum BodyDecoder {
 }
 
 /// Where a chunked body stands.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Chunks {
     state: State,
-    /// Bytes of this chunk's size line, or of the trailers, so far.
+    /// Bytes of this chunk's size line so far.
     line: u32,
     size: u64,
+    /// The trailers so far, as they came; mostly there are none.
+    trailers: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,8 +56,10 @@ enum State {
     EndLf,
 }
 
-/// A chunk's size line, extensions included, may be this long; so may each trailer section.
+/// A chunk's size line, extensions included, may be this long.
 const MAX_LINE: u32 = 8 * 1024;
+/// The trailers together may be as large as a head may be by default.
+const MAX_TRAILERS: usize = Limits::ENVOYS.head_bytes;
 
 /// What one call found. The data has been moved to the front of the buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,25 +78,40 @@ impl BodyDecoder {
         match length {
             BodyLength::Empty | BodyLength::Exact(0) => BodyDecoder::Done,
             BodyLength::Exact(n) => BodyDecoder::Exact(n),
-            BodyLength::Chunked => BodyDecoder::Chunked(Chunks { state: State::Size, line: 0, size: 0 }),
+            BodyLength::Chunked => {
+                BodyDecoder::Chunked(Chunks { state: State::Size, line: 0, size: 0, trailers: Vec::new() })
+            }
             BodyLength::UntilClose => BodyDecoder::UntilClose,
         }
     }
 
     /// Whether the body has ended.
     pub fn is_done(&self) -> bool {
-        matches!(self, BodyDecoder::Done)
+        matches!(self, BodyDecoder::Done | BodyDecoder::Trailed(_))
     }
 
     /// Whether the end of the connection now is the end of the body, rather than a body cut short.
     pub fn may_end_here(&self) -> bool {
-        matches!(self, BodyDecoder::Done | BodyDecoder::UntilClose)
+        self.is_done() || matches!(self, BodyDecoder::UntilClose)
+    }
+
+    /// The trailers that came with the body, once. What would frame or route a message may not be among them (RFC 9110 §6.5.1).
+    pub fn take_trailers(&mut self) -> Result<Option<Headers>, Error> {
+        match std::mem::replace(self, BodyDecoder::Done) {
+            BodyDecoder::Trailed(trailers) => {
+                trailers::may_be_sent(&trailers).then_some(Some(trailers)).ok_or(Error::Trailers)
+            }
+            other => {
+                *self = other;
+                Ok(None)
+            }
+        }
     }
 
     /// Takes what belongs to the body from the front of `buf`, and moves its data, freed of chunk framing, to the front.
     pub fn decode(&mut self, buf: &mut [u8]) -> Result<Decoded, Error> {
         let (consumed, data) = match self {
-            BodyDecoder::Done => (0, 0),
+            BodyDecoder::Done | BodyDecoder::Trailed(_) => (0, 0),
             BodyDecoder::UntilClose => (buf.len(), buf.len()),
             BodyDecoder::Exact(left) => {
                 let n = usize::try_from(*left).unwrap_or(usize::MAX).min(buf.len());
@@ -102,7 +124,9 @@ impl BodyDecoder {
             BodyDecoder::Chunked(chunks) => {
                 let (consumed, data, done) = chunks.decode(buf)?;
                 if done {
-                    *self = BodyDecoder::Done;
+                    let raw = std::mem::take(&mut chunks.trailers);
+                    *self =
+                        if raw.is_empty() { BodyDecoder::Done } else { BodyDecoder::Trailed(trailers::parse(raw)?) };
                 }
                 (consumed, data)
             }
@@ -166,14 +190,25 @@ impl Chunks {
                 State::Size
             }
             (State::TrailerStart, b'\r') => State::EndLf,
-            // Trailers are dropped, as Envoy does for HTTP/1, but must look like fields.
-            (State::TrailerStart, b) if crate::name::is_token(b) => State::Trailer,
-            (State::Trailer, b'\r') => State::TrailerLf,
-            (State::Trailer, b'\t' | b' '..=b'~' | 0x80..) => State::Trailer,
-            (State::TrailerLf, b'\n') => State::TrailerStart,
+            (State::TrailerStart, b) if crate::name::is_token(b) => self.trailer(b, State::Trailer)?,
+            (State::Trailer, b'\r') => self.trailer(b, State::TrailerLf)?,
+            (State::Trailer, b'\t' | b' '..=b'~' | 0x80..) => self.trailer(b, State::Trailer)?,
+            (State::TrailerLf, b'\n') => self.trailer(b, State::TrailerStart)?,
             (State::EndLf, b'\n') => return Ok(true),
+            (State::TrailerStart | State::Trailer, b) if b.is_ascii_control() && !matches!(b, b'\r' | b'\n') => {
+                return Err(Error::InvalidCharacters);
+            }
             _ => return Err(Error::Chunk),
         };
         Ok(false)
+    }
+
+    fn trailer(&mut self, b: u8, next: State) -> Result<State, Error> {
+        if self.trailers.len() >= MAX_TRAILERS {
+            return Err(Error::HeadTooLarge);
+        }
+        self.line = 0;
+        self.trailers.push(b);
+        Ok(next)
     }
 }

@@ -1,11 +1,19 @@
 //! Writing: the framing headers that end a head, and chunks.
 
 use super::BodyLength;
+use crate::headers::Headers;
 
 /// What follows the data of a chunk.
 pub const CHUNK_END: &[u8] = b"\r\n";
 /// What ends a chunked body.
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// Ends a chunked body that has trailers.
+pub fn trailer_section(out: &mut Vec<u8>, trailers: &Headers) {
+    out.extend_from_slice(b"0\r\n");
+    trailers.write(out);
+    out.extend_from_slice(b"\r\n");
+}
 
 /// Ends a request's head: `transfer-encoding` or a `content-length` of zero where one is due (as Envoy does it), and the empty line.
 /// A body of known length has its `content-length` among the fields already.
@@ -20,6 +28,13 @@ pub fn request_framing(out: &mut Vec<u8>, method: &[u8], body: BodyLength, has_c
         _ => {}
     }
     out.extend_from_slice(b"\r\n");
+}
+
+/// Makes a response's head one of HTTP/1.0, in which its client speaks.
+pub fn write_http10(head: &mut [u8]) {
+    if let Some(minor) = head.get_mut(7) {
+        *minor = b'0';
+    }
 }
 
 /// Ends a response's head likewise. `body` is what will be written: a body of unknown length goes in chunks unless the client speaks HTTP/1.0.

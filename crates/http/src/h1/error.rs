@@ -10,6 +10,9 @@ pub enum Error {
     Syntax,
     InvalidMethod,
     InvalidTarget,
+    InvalidUrl,
+    InvalidScheme,
+    InvalidCharacters,
     Fragment,
     InvalidHost,
     MissingHost,
@@ -17,9 +20,11 @@ pub enum Error {
     ContentLength,
     ContentLengthAndTransferEncoding,
     TransferEncoding,
+    TransferEncodingInHttp10,
     Connection,
     ConnectWithBody,
     Chunk,
+    Trailers,
     HttpsOnPlaintext,
 }
 
@@ -41,13 +46,20 @@ impl Error {
             Error::HeadTooLarge => "http1.headers_too_large",
             Error::TooManyFields => "http1.too_many_headers",
             Error::Version => "low_version",
-            Error::Syntax | Error::InvalidMethod | Error::Chunk | Error::ContentLength => "http1.codec_error",
-            Error::InvalidTarget => "http1.invalid_url",
+            Error::Syntax
+            | Error::InvalidMethod
+            | Error::InvalidTarget
+            | Error::Chunk
+            | Error::Trailers
+            | Error::ContentLength => "http1.codec_error",
+            Error::InvalidUrl => "http1.invalid_url",
+            Error::InvalidCharacters => "http1.invalid_characters",
+            Error::InvalidScheme => "http1.invalid_scheme",
             Error::Fragment => "path_normalization_failed",
             Error::InvalidHost | Error::DuplicateHost => "http.invalid_authority",
             Error::MissingHost => "missing_host_header",
             Error::ContentLengthAndTransferEncoding => "http1.content_length_and_chunked_not_allowed",
-            Error::TransferEncoding => "http1.invalid_transfer_encoding",
+            Error::TransferEncoding | Error::TransferEncodingInHttp10 => "http1.invalid_transfer_encoding",
             Error::Connection => "http1.connection_header_rejected",
             Error::ConnectWithBody => "http1.body_disallowed",
             Error::HttpsOnPlaintext => "http1.https_url_on_plaintext_connection",
@@ -66,6 +78,9 @@ impl std::fmt::Display for Error {
             Error::InvalidTarget => {
                 "the request target is neither a path nor an absolute URL with characters that may stand there"
             }
+            Error::InvalidUrl => "the request target is a URL whose host or port is none",
+            Error::InvalidCharacters => "there are control characters in the head",
+            Error::InvalidScheme => "the request target's scheme is neither http nor https",
             Error::Fragment => "the request target has a fragment",
             Error::InvalidHost => "the host has characters that may not stand there",
             Error::MissingHost => "there is no Host header",
@@ -73,12 +88,25 @@ impl std::fmt::Display for Error {
             Error::ContentLength => "Content-Length is not one number, given once",
             Error::ContentLengthAndTransferEncoding => "both Content-Length and Transfer-Encoding are given",
             Error::TransferEncoding => "Transfer-Encoding is anything but `chunked`, given once",
+            Error::TransferEncodingInHttp10 => "an HTTP/1.0 message has a Transfer-Encoding",
             Error::Connection => "Connection names headers that may not be removed, or too many",
             Error::ConnectWithBody => "a CONNECT request has a body",
             Error::Chunk => "the chunked body is malformed",
+            Error::Trailers => "the trailers hold fields that belong into a head",
             Error::HttpsOnPlaintext => "an https URL came over a plaintext connection",
         })
     }
 }
 
 impl std::error::Error for Error {}
+
+/// Control characters are to blame where they are what is wrong with a head; as far as Envoy's details go, before anything else.
+#[cold]
+pub(super) fn blame(error: Error, from: &[u8]) -> Error {
+    if matches!(error, Error::HeadTooLarge | Error::TooManyFields | Error::Version | Error::InvalidCharacters) {
+        return error;
+    }
+    let end = from.windows(4).position(|w| w == b"\r\n\r\n").unwrap_or(from.len());
+    let control = |b: &u8| b.is_ascii_control() && !matches!(b, b'\t' | b'\r' | b'\n');
+    if from.iter().take(end).any(control) { Error::InvalidCharacters } else { error }
+}

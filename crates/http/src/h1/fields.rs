@@ -20,6 +20,7 @@ pub(super) fn parse(
     buf: &[u8],
     limits: &Limits,
     headers: &mut Headers,
+    of_request: bool,
     mut host: impl FnMut(&mut Headers, &[u8]) -> Result<(), Error>,
 ) -> Result<Option<(usize, Framing)>, Error> {
     let mut space = [httparse::EMPTY_HEADER; Limits::MAX_FIELDS];
@@ -35,7 +36,11 @@ pub(super) fn parse(
     let mut framing = Framing::default();
     let mut transfer_encodings = 0;
     let mut connection = 0;
+    let mut repeated = false;
     for field in fields {
+        if limits.keep_case {
+            headers.remember_spelling(field.name.as_bytes());
+        }
         match HeaderId::of_any_case(field.name) {
             HeaderId::Host => host(headers, field.value)?,
             HeaderId::ContentLength => {
@@ -49,14 +54,31 @@ pub(super) fn parse(
                 framing.chunked = field.value.eq_ignore_ascii_case(b"chunked");
             }
             HeaderId::Connection => connection += 1,
-            HeaderId::KeepAlive | HeaderId::ProxyConnection => {}
-            _ => {
+            HeaderId::KeepAlive => {}
+            HeaderId::ProxyConnection => {
+                let mut options = field.value.split(|&b| b == b',').map(<[u8]>::trim_ascii);
+                framing.close |= options.any(|option| option.eq_ignore_ascii_case(b"close"));
+            }
+            HeaderId::Other => {
+                headers.push_parsed(field.name.as_bytes(), field.value);
+            }
+            id => {
+                repeated |= headers.has(id) && id.is_list(of_request);
                 headers.push_parsed(field.name.as_bytes(), field.value);
             }
         }
     }
+    if repeated {
+        fold(headers, of_request);
+    }
     if transfer_encodings > 0 && framing.content_length.is_some() {
-        return Err(Error::ContentLengthAndTransferEncoding);
+        if !limits.chunked_length {
+            return Err(Error::ContentLengthAndTransferEncoding);
+        }
+        // Whoever sent this may have meant the length: nothing that follows is taken for a message.
+        headers.remove_id(HeaderId::ContentLength);
+        framing.content_length = None;
+        framing.close = true;
     }
     if transfer_encodings > 1 || (transfer_encodings == 1 && !framing.chunked) {
         return Err(Error::TransferEncoding);
@@ -71,8 +93,16 @@ pub(super) fn parse(
     Ok(Some((len, framing)))
 }
 
+/// Fields that Envoy keeps as one are one for whoever is behind us as well.
+#[cold]
+fn fold(headers: &mut Headers, of_request: bool) {
+    for id in HeaderId::all().filter(|id| id.is_list(of_request)) {
+        headers.fold(id);
+    }
+}
+
 /// httparse takes a bare LF for a line end; we do not, since others read on.
-fn check_line_ends(head: &[u8], fields: &[httparse::Header<'_>]) -> Result<(), Error> {
+pub(super) fn check_line_ends(head: &[u8], fields: &[httparse::Header<'_>]) -> Result<(), Error> {
     let mut at = 0;
     for field in fields {
         // An empty value may be a slice of anywhere; from the name on, the line is scanned as it stands.

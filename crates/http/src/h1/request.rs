@@ -1,7 +1,7 @@
 //! Reading the head of a request.
 
 use super::{BodyLength, Error, Limits, Version, fields};
-use crate::host::authority_is_valid;
+use crate::host::{authority_is_valid, is_host_and_port};
 use crate::name::{HeaderId, Name};
 use crate::request::{RequestHead, Scheme};
 
@@ -20,8 +20,10 @@ pub struct RequestMeta {
     pub upgrade: bool,
     /// `Expect: 100-continue`.
     pub expects_continue: bool,
-    /// The target was an absolute URL.
+    /// The target was an absolute URL; its scheme is the head's.
     pub absolute: bool,
+    /// Why it must be refused, although it is clear where it ends: [`Error::MissingHost`] or [`Error::Fragment`].
+    pub objection: Option<Error>,
 }
 
 /// Methods that Envoy's codec knows; others are refused.
@@ -69,7 +71,10 @@ pub fn parse_request(buf: &[u8], limits: &Limits, head: &mut RequestHead) -> Res
     if !rest.first().is_some_and(u8::is_ascii_alphabetic) {
         return Err(Error::InvalidMethod);
     }
-    let done = complete(rest, limits, head)?;
+    if rest.len() > limits.head_bytes && !rest.iter().take(limits.head_bytes).rev().any(|&b| b == b'\n') {
+        return Err(Error::HeadTooLarge);
+    }
+    let done = complete(rest, limits, head).map_err(|error| super::error::blame(error, rest))?;
     match done {
         Some(meta) if meta.len > limits.head_bytes => Err(Error::HeadTooLarge),
         Some(meta) => Ok(Some(RequestMeta { len: start + meta.len, ..meta })),
@@ -86,12 +91,17 @@ fn complete(buf: &[u8], limits: &Limits, head: &mut RequestHead) -> Result<Optio
     head.clear();
     let mut hosts = 0u8;
     let mut authority = crate::headers::Span::default();
-    let parsed =
-        fields::parse(buf.get(line_end + 1..).unwrap_or_default(), limits, &mut head.headers, |headers, value| {
+    let parsed = fields::parse(
+        buf.get(line_end + 1..).unwrap_or_default(),
+        limits,
+        &mut head.headers,
+        true,
+        |headers, value| {
             hosts = hosts.saturating_add(1);
             authority = headers.keep(value);
             Ok(())
-        })?;
+        },
+    )?;
     let Some((len, mut framing)) = parsed else { return Ok(None) };
     if framing.upgrade && head.headers.get(HeaderId::Upgrade).is_some_and(|kind| kind.eq_ignore_ascii_case(b"h2c")) {
         // An offer that whoever makes it can do without, as Envoy does: many clients make it with every first request.
@@ -112,15 +122,19 @@ fn complete(buf: &[u8], limits: &Limits, head: &mut RequestHead) -> Result<Optio
         return Err(Error::DuplicateHost);
     }
     if version == Version::Http10 && framing.chunked {
-        return Err(Error::TransferEncoding);
+        return Err(Error::TransferEncodingInHttp10);
     }
-    head.set_authority_span(authority);
+    if hosts > 0 {
+        head.set_authority_span(authority);
+    }
     head.set_method(method);
     let connect = method == b"CONNECT";
     let absolute = set_target(head, target, method)?;
-    if hosts == 0 && !absolute && !connect && version == Version::Http11 {
-        return Err(Error::MissingHost);
-    }
+    let objection = match head.has_authority() {
+        _ if target.contains(&b'#') => Some(Error::Fragment),
+        false if version == Version::Http11 => Some(Error::MissingHost),
+        _ => None,
+    };
     if !authority_is_valid(head.authority()) {
         return Err(Error::InvalidHost);
     }
@@ -143,6 +157,7 @@ fn complete(buf: &[u8], limits: &Limits, head: &mut RequestHead) -> Result<Optio
             .get(crate::HeaderId::Expect)
             .is_some_and(|v| v.eq_ignore_ascii_case(b"100-continue")),
         absolute,
+        objection,
     }))
 }
 
@@ -174,7 +189,9 @@ struct RequestLine<'a> {
 fn request_line(line: &[u8]) -> Result<RequestLine<'_>, Error> {
     let mut parts = line.splitn(3, |&b| b == b' ');
     let (Some(method), Some(target), Some(version)) = (parts.next(), parts.next(), parts.next()) else {
-        return Err(Error::Syntax);
+        // A method and a target alone were HTTP/0.9.
+        let is_old = line.splitn(2, |&b| b == b' ').nth(1).is_some_and(|target| target.starts_with(b"/"));
+        return Err(if is_old { Error::Version } else { Error::Syntax });
     };
     let version = version.trim_ascii_end().strip_prefix(b"HTTP/").ok_or(Error::Syntax)?;
     if !matches!(version, [b'0'..=b'9', b'.', b'0'..=b'9']) || line.last() == Some(&b'\r') {
@@ -188,7 +205,7 @@ fn set_target(head: &mut RequestHead, target: &[u8], method: &[u8]) -> Result<bo
     if method == b"CONNECT" {
         let host_and_port = target.iter().rposition(|&b| b == b':').is_some() && !target.contains(&b'/');
         if !host_and_port || !authority_is_valid(target) {
-            return Err(Error::InvalidTarget);
+            return Err(Error::InvalidUrl);
         }
         head.set_authority(target);
         head.set_path(b"");
@@ -197,36 +214,33 @@ fn set_target(head: &mut RequestHead, target: &[u8], method: &[u8]) -> Result<bo
     if !target.iter().all(|b| matches!(b, b'!'..=b'~')) {
         return Err(Error::InvalidTarget);
     }
-    if target.contains(&b'#') {
-        // A fragment never belongs in a request; two readers would see two paths.
-        return Err(Error::Fragment);
-    }
     if target.first() == Some(&b'/') || (target == b"*" && method == b"OPTIONS") {
         head.set_path(target);
         return Ok(false);
+    }
+    if target.first() == Some(&b'*') {
+        return Err(Error::InvalidUrl);
     }
     let colon = target.windows(3).position(|w| w == b"://").ok_or(Error::InvalidTarget)?;
     let (scheme, rest) = (target.get(..colon).unwrap_or_default(), target.get(colon + 3..).unwrap_or_default());
     match scheme {
         s if s.eq_ignore_ascii_case(b"http") => head.set_scheme(Scheme::Http),
         s if s.eq_ignore_ascii_case(b"https") => head.set_scheme(Scheme::Https),
-        _ => return Err(Error::InvalidTarget),
+        _ => return Err(Error::InvalidScheme),
     }
     let end = rest.iter().position(|b| matches!(b, b'/' | b'?')).unwrap_or(rest.len());
     let (authority, path) = (rest.get(..end).unwrap_or_default(), rest.get(end..).unwrap_or_default());
-    // The user part is the client's own; it is never sent on.
-    let authority =
-        authority.iter().rposition(|&b| b == b'@').and_then(|at| authority.get(at + 1..)).unwrap_or(authority);
-    if authority.is_empty() || authority.first() == Some(&b':') {
+    if !authority_is_valid(authority) {
         return Err(Error::InvalidTarget);
     }
-    let lower = authority.to_ascii_lowercase();
-    let default_port: &[u8] = if head.scheme() == Scheme::Https { b":443" } else { b":80" };
-    head.set_authority(lower.strip_suffix(default_port).unwrap_or(&lower));
-    match path.first() {
-        Some(b'/') => head.set_path(path),
-        Some(_) => head.set_path(&[b"/", path].concat()),
-        None => head.set_path(b"/"),
+    // The user part is the client's own; it is never sent on.
+    let mut parts = authority.rsplitn(2, |&b| b == b'@');
+    let (host, user) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    if user.contains(&b'@') || !is_host_and_port(host) {
+        return Err(Error::InvalidUrl);
     }
+    let authority = host;
+    head.set_authority(authority);
+    head.set_path(if path.is_empty() { b"/" } else { path });
     Ok(true)
 }

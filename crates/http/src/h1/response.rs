@@ -38,9 +38,13 @@ pub fn parse_response(
         headers.push_parsed(b"host", value);
         Ok(())
     };
-    let Some((len, framing)) = fields::parse(rest, limits, &mut head.headers, host)? else { return too_large };
+    let Some((len, framing)) = fields::parse(rest, limits, &mut head.headers, false, host)? else { return too_large };
     if version == Version::Http10 && framing.chunked {
-        return Err(Error::TransferEncoding);
+        return Err(Error::TransferEncodingInHttp10);
+    }
+    if status < 200 || status == 204 {
+        // They have none to say (RFC 9110 §8.6).
+        head.headers.remove_id(crate::HeaderId::ContentLength);
     }
     let bodiless = to_head || status < 200 || matches!(status, 204 | 304);
     let body = match (framing.chunked, framing.content_length) {

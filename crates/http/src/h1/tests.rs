@@ -107,7 +107,7 @@ fn attacks() {
         ("GET / HTTP/11\r\nHost: x\r\n\r\n", 400),
         ("GET / HTTP/1.2\r\nHost: x\r\n\r\n", 426),
         ("GET / HTTP/3.0\r\nHost: x\r\n\r\n", 426),
-        ("GET /\r\n\r\n", 400),
+        ("GET /\r\n\r\n", 426),
         ("\x16\x03\x01\x02\x00", 400),
         // hop-by-hop
         ("GET / HTTP/1.1\r\nHost: x\r\nConnection: x-forwarded-for\r\n\r\n", 400),
@@ -117,6 +117,7 @@ fn attacks() {
     for (raw, status) in table {
         match request(raw.as_bytes()) {
             Err(e) => assert_eq!(e.status(), *status, "{raw:?}: {e}"),
+            Ok(Some((RequestMeta { objection: Some(e), .. }, _))) => assert_eq!(e.status(), *status, "{raw:?}: {e}"),
             Ok(got) => panic!("{raw:?} was taken: {got:?}"),
         }
     }
@@ -130,16 +131,29 @@ fn http10_where_it_is_served() {
         |raw: &str| parse_request(raw.as_bytes(), &limits, &mut head).map(|meta| meta.map(|m| m.keep_alive));
     assert_eq!(parse("GET / HTTP/1.0\r\n\r\n"), Ok(Some(false)));
     assert_eq!(parse("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"), Ok(Some(true)));
-    assert_eq!(parse("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"), Err(Error::TransferEncoding));
+    assert_eq!(parse("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"), Err(Error::TransferEncodingInHttp10));
     assert_eq!(parse("GET / HTTP/1.0\r\nHost: x\r\nHost: y\r\n\r\n"), Err(Error::DuplicateHost));
+}
+
+#[test]
+fn a_length_beside_chunks_is_passed_over_where_that_is_allowed() {
+    let limits = Limits { chunked_length: true, ..Limits::default() };
+    let mut head = RequestHead::new();
+    let raw = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let meta = parse_request(raw, &limits, &mut head).unwrap().unwrap();
+    assert_eq!((meta.body, meta.keep_alive), (BodyLength::Chunked, false));
+    assert!(!head.headers.has(crate::HeaderId::ContentLength));
+    let twice =
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n";
+    assert_eq!(parse_request(twice, &limits, &mut head).unwrap_err(), Error::ContentLength);
 }
 
 #[test]
 fn targets() {
     for (line, authority, path) in [
         ("GET http://y.example/abs HTTP/1.1", "y.example", "/abs"),
-        ("GET http://u:p@Y.example:8080?q HTTP/1.1", "y.example:8080", "/?q"),
-        ("GET http://y.example:80 HTTP/1.1", "y.example", "/"),
+        ("GET http://u:p@Y.example:8080?q HTTP/1.1", "Y.example:8080", "?q"),
+        ("GET http://y.example:80 HTTP/1.1", "y.example:80", "/"),
         ("OPTIONS * HTTP/1.1", "x", "*"),
         ("GET //a HTTP/1.1 ", "x", "//a"),
         ("CONNECT y:443 HTTP/1.1", "y:443", ""),
@@ -197,7 +211,6 @@ fn chunked_bodies() {
         }
     }
     let long = format!("5;{}\r\nhello\r\n0\r\n\r\n", "a".repeat(9000));
-    let trailers = format!("0\r\na: {}\r\n\r\n", "b".repeat(9000));
     for raw in [
         "-5\r\nhello\r\n0\r\n\r\n",
         "5\nhello\r\n0\r\n\r\n",
@@ -215,12 +228,45 @@ fn chunked_bodies() {
         "0\r\n a: b\r\n\r\n",
         "0\r\na: b\n\r\n",
         "0\r\n\rX",
+        "0\r\na b: c\r\n\r\n",
+        "0\r\na\r\n\r\n",
+        "0\r\n: a\r\n\r\n",
+        "0\r\na : b\r\n\r\n",
         &long,
-        &trailers,
     ] {
         for cut in [1, 3, raw.len()] {
             assert_eq!(body(BodyLength::Chunked, raw.as_bytes(), cut), Err(Error::Chunk), "{raw:?} by {cut}");
         }
+    }
+}
+
+#[test]
+fn trailers() {
+    let read = |section: &str| {
+        let mut raw = format!("2\r\nhi\r\n0\r\n{section}\r\n").into_bytes();
+        let mut decoder = BodyDecoder::new(BodyLength::Chunked);
+        let decoded = decoder.decode(&mut raw)?;
+        assert!(decoded.done && decoded.consumed == raw.len() && decoded.data == 2, "{section:?}");
+        let got = decoder.take_trailers()?;
+        assert!(decoder.take_trailers().unwrap().is_none());
+        assert!(decoder.is_done());
+        let mut out = Vec::new();
+        trailer_section(&mut out, &got.unwrap_or_default());
+        Ok(String::from_utf8(out).unwrap())
+    };
+    let big = format!("a: {}\r\n", "b".repeat(62_000));
+    let many = "a: b\r\n".repeat(101);
+    for (section, want) in [
+        ("", Ok("0\r\n\r\n")),
+        ("X-T: 1\r\nX-T:  2 \r\n", Ok("0\r\nx-t: 1\r\nx-t: 2\r\n\r\n")),
+        ("Content-Length: 9\r\n", Err(Error::Trailers)),
+        ("a: b\r\ntransfer-ENCODING: chunked\r\n", Err(Error::Trailers)),
+        ("Host: evil\r\n", Err(Error::Trailers)),
+        ("Connection: close\r\n", Err(Error::Trailers)),
+        (&big, Err(Error::HeadTooLarge)),
+        (&many, Err(Error::TooManyFields)),
+    ] {
+        assert_eq!(read(section).as_deref(), want.as_deref(), "{section:.40}");
     }
 }
 
@@ -275,7 +321,7 @@ proptest! {
         let raw = pieces.concat();
         if let Ok(Some((meta, head))) = request(raw.as_bytes()) {
             prop_assert!(meta.len <= raw.len());
-            prop_assert!(!head.authority().is_empty());
+            prop_assert!(meta.objection.is_some() || !head.authority().is_empty());
         }
         let _ = response(raw.as_bytes(), false);
         let _ = body(BodyLength::Chunked, raw.as_bytes(), 1);

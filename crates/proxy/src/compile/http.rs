@@ -29,6 +29,7 @@ const STREAM_IDLE: Duration = Duration::from_secs(300);
 const DRAIN: Duration = Duration::from_secs(5);
 const DELAYED_CLOSE: Duration = Duration::from_secs(1);
 const MAX_HEADER_KB: u32 = 60;
+const MAX_RESPONSE_HEADER_KB: u32 = 80;
 const MAX_HEADERS: u32 = 100;
 const SERVER_NAME: &str = "envoy";
 
@@ -98,7 +99,7 @@ pub(crate) fn http_manager(at: &At<'_>, proto: &HttpConnectionManager) -> Compil
     unset!(at; access_log_flush_interval, flush_access_log_on_new_request, access_log_options);
     unset!(at; original_ip_detection_extensions, early_header_mutation_extensions, forward_client_cert_matcher);
     unset!(at; represent_ipv4_remote_address_as_ipv4_mapped_ipv6, local_reply_config, path_normalization_options);
-    unset!(at; proxy_status_config, typed_header_validation_config, append_x_forwarded_port, append_local_overload);
+    unset!(at; proxy_status_config, typed_header_validation_config, append_local_overload);
     unset!(at; forward_proto_config);
 
     let common = common(&at.field("common_http_protocol_options"), common_http_protocol_options, Some(IDLE))?;
@@ -123,6 +124,7 @@ pub(crate) fn http_manager(at: &At<'_>, proto: &HttpConnectionManager) -> Compil
         server_name: if server_name.is_empty() { SERVER_NAME.into() } else { server_name.as_str().into() },
         use_remote_address: is_true(use_remote_address),
         skip_xff_append: *skip_xff_append,
+        append_forwarded_port: *append_x_forwarded_port,
         xff_trusted_hops: *xff_num_trusted_hops,
         internal_addresses,
         unix_sockets_internal,
@@ -238,7 +240,7 @@ pub(crate) fn common(
         max_connection_duration: at.timeout("max_connection_duration", max_connection_duration, None)?,
         max_stream_duration: at.timeout("max_stream_duration", max_stream_duration, None)?,
         max_headers: number(max_headers_count).unwrap_or(MAX_HEADERS),
-        max_response_bytes: number(max_response_headers_kb).unwrap_or(MAX_HEADER_KB).saturating_mul(1024),
+        max_response_bytes: number(max_response_headers_kb).unwrap_or(MAX_RESPONSE_HEADER_KB).saturating_mul(1024),
         max_requests: number(max_requests_per_connection).filter(|n| *n > 0),
         underscores: match at.one_of("headers_with_underscores_action", *headers_with_underscores_action)? {
             HeadersWithUnderscoresAction::Allow => Underscores::Allow,

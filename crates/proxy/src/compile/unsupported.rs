@@ -3,8 +3,8 @@
 use crate::compile::Refused;
 use crate::compile::at::At;
 use crate::config::{
-    Cluster, Discovery, DownstreamTransport, FilterChain, HeaderCase, HttpFilterKind, HttpManager, Listener, Network,
-    RouteSource, RouteTable, TlsContext, UpstreamTransport,
+    Cluster, Discovery, DownstreamTransport, FilterChain, HttpFilterKind, HttpManager, Listener, Network, TlsContext,
+    UpstreamTransport,
 };
 use crate::tls::Params;
 
@@ -21,13 +21,6 @@ pub fn listener(listener: &Listener) -> Vec<Refused> {
     out.0
 }
 
-/// What of a route table cannot be served.
-pub fn routes(table: &RouteTable) -> Vec<Refused> {
-    let mut out = Found(Vec::new());
-    route_table(&mut out, &At::resource(&table.name), table);
-    out.0
-}
-
 /// What of a cluster cannot be served.
 pub fn cluster(cluster: &Cluster) -> Vec<Refused> {
     let mut out = Found(Vec::new());
@@ -38,8 +31,6 @@ pub fn cluster(cluster: &Cluster) -> Vec<Refused> {
     upstream_transport(&mut out, at, &cluster.transport);
     let dynamic = matches!(cluster.discovery, Discovery::DynamicForwardProxy(_));
     out.when(dynamic, at, "cluster_type", "a dynamic forward proxy");
-    let cases = cluster.http.http1.header_case != HeaderCase::Lower;
-    out.when(cases, at, "header_key_format", "header names in another case than lower");
     let closing = cluster.close_on_host_removal || cluster.close_on_host_failure;
     out.when(closing, at, "common_lb_config", "closing connections at work when their host goes");
     out.0
@@ -84,13 +75,7 @@ fn filter_chain(out: &mut Found, at: &At<'_>, chain: &FilterChain) {
 }
 
 fn http_manager(out: &mut Found, at: &At<'_>, manager: &HttpManager) {
-    let cases = manager.http1.header_case != HeaderCase::Lower;
-    out.when(cases, at, "header_key_format", "header names in another case than lower");
     out.when(manager.http1.enable_trailers, at, "enable_trailers", "forwarding trailers");
-    let host = manager.http1.default_host_for_http10.is_some();
-    out.when(host, at, "default_host_for_http_10", "a host for requests that name none");
-    let stream_error = manager.stream_error_on_invalid_message;
-    out.when(stream_error, at, "stream_error_on_invalid_http_message", "going on after a malformed message");
     for filter in &manager.filters {
         match &filter.kind {
             HttpFilterKind::ExtAuthz(filter) => {
@@ -107,12 +92,4 @@ fn http_manager(out: &mut Found, at: &At<'_>, manager: &HttpManager) {
             | HttpFilterKind::Jwt(_) => {}
         }
     }
-    if let RouteSource::Inline(table) = &manager.routes {
-        route_table(out, &at.field("route_config"), table);
-    }
-}
-
-fn route_table(out: &mut Found, at: &At<'_>, table: &RouteTable) {
-    let internal = !table.internal_only_headers.is_empty();
-    out.when(internal, at, "internal_only_headers", "removing headers of external clients");
 }

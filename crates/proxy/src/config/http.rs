@@ -26,6 +26,8 @@ pub struct HttpManager {
     pub use_remote_address: bool,
     /// Whether `x-forwarded-for` is left alone even so.
     pub skip_xff_append: bool,
+    /// Whether `x-forwarded-port` says where the request came in.
+    pub append_forwarded_port: bool,
     /// How many proxies in front of this one are trusted to have appended to `x-forwarded-for`.
     pub xff_trusted_hops: u32,
     /// Which client addresses are internal: `x-envoy-*` request headers of others are removed.

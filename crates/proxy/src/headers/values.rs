@@ -158,8 +158,8 @@ pub struct LogValues<'a> {
 impl Values<Name> for LogValues<'_> {
     fn write(&self, operator: &Operator<Name>, out: &mut Vec<u8>) -> bool {
         match operator {
-            Operator::Request(pair) => header(pair, |name| self.request?.header(name), out),
-            Operator::Response(pair) => header(pair, |name| self.response?.header(name), out),
+            Operator::Request(pair) => header(pair, |name| self.request?.first(name), out),
+            Operator::Response(pair) => header(pair, |name| self.response?.first(name), out),
             Operator::Trailer(_) => false,
             Operator::StartTime(format) => {
                 format.write(self.stream.start, out);

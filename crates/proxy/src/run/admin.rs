@@ -152,7 +152,11 @@ async fn one(mut stream: TcpStream, purpose: Purpose, questions: mpsc::Sender<Qu
     let mut bytes = Vec::new();
     let mut head = RequestHead::new();
     loop {
-        match parse_request(&bytes, &Limits { head_bytes: 16 << 10, fields: 64, http10: true }, &mut head) {
+        match parse_request(
+            &bytes,
+            &Limits { head_bytes: 16 << 10, fields: 64, http10: true, ..Limits::ENVOYS },
+            &mut head,
+        ) {
             Ok(Some(_)) => break,
             Ok(None) => {}
             Err(_) => return,

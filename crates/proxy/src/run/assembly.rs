@@ -351,7 +351,6 @@ impl Assembly {
     fn take_routes(&mut self, resource: &Resource) -> Result<(), String> {
         let proto: route::RouteConfiguration = decode(resource)?;
         let table = compile::routes(&proto).map_err(|e| e.to_string())?;
-        supported(compile::unsupported::routes(&table))?;
         self.routes.insert(resource.name.clone(), Some(Arc::new(table)));
         Ok(())
     }

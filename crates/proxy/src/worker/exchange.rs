@@ -87,6 +87,7 @@ async fn serve<'s>(
         }
         scratch.request.headers.remove_id(HeaderId::Expect);
     }
+    request::internal_only(manager, snapshot, &mut scratch.request);
     let random = fastrand::u64(..);
     let mut metadata = Metadata::default();
     let mut found = find_route(client, snapshot, manager, &scratch.request, random, &metadata);

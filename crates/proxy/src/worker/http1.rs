@@ -11,7 +11,7 @@ use super::http::{After, Client, Downstream, seconds};
 use super::io::poll_shutdown;
 use super::reply;
 use super::scratch::Scratch;
-use crate::config::{Codec, HttpManager};
+use crate::config::{Codec, HeaderCase, HttpManager};
 
 /// Receiving a head may not take longer than this when the configuration sets no limit: a client that sends a byte a minute would keep a connection for ever.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
@@ -34,6 +34,8 @@ pub(crate) async fn serve(mut client: Client, manager: &HttpManager) -> Option<C
         head_bytes: manager.max_header_bytes as usize,
         fields: manager.max_header_count as usize,
         http10: manager.http1.accept_http10,
+        chunked_length: manager.http1.allow_chunked_length,
+        keep_case: manager.http1.header_case == HeaderCase::Preserve,
     };
     loop {
         let after = match client.next(manager, &limits).await {

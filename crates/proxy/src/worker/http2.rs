@@ -311,7 +311,7 @@ async fn serve_stream(
     let limits = Limits {
         head_bytes: manager.max_header_bytes as usize,
         fields: manager.max_header_count as usize,
-        http10: false,
+        ..Limits::ENVOYS
     };
     let mut scratch = shared.worker.scratches.take();
     match head::request_from(&parts, ended, &limits, &mut scratch.request) {

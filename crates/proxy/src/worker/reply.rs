@@ -11,7 +11,7 @@ use super::record::Record;
 use super::scratch::Scratch;
 use super::{cors, response};
 use crate::config::{CorsPolicy, HttpManager};
-use crate::headers::HeaderMutations;
+use crate::headers::{HeaderMutations, Protocol};
 
 /// An answer of our own.
 pub(crate) struct Reply {
@@ -22,6 +22,8 @@ pub(crate) struct Reply {
     pub(crate) headers: Vec<(Name, Vec<u8>)>,
     /// Whether the connection is closed whatever the client wants.
     pub(crate) close: bool,
+    /// Whether it goes on even though the request was bad.
+    pub(crate) keep: bool,
     /// What gRPC clients are told, when it does not follow from the status.
     pub(crate) grpc_status: Option<u32>,
 }
@@ -43,6 +45,7 @@ impl Reply {
             flags: ResponseFlags::default(),
             headers: Vec::new(),
             close: false,
+            keep: false,
             grpc_status: None,
         }
     }
@@ -62,6 +65,11 @@ impl Reply {
         self
     }
 
+    pub(crate) fn keep(mut self) -> Reply {
+        self.keep = true;
+        self
+    }
+
     pub(crate) fn close(mut self) -> Reply {
         self.close = true;
         self
@@ -77,10 +85,7 @@ pub(crate) struct Malformed {
 
 impl From<h1::Error> for Malformed {
     fn from(error: h1::Error) -> Malformed {
-        let body = match error {
-            h1::Error::Fragment => "",
-            error => maille_http::response::reason(error.status()),
-        };
+        let body = maille_http::response::reason(error.status());
         Malformed { status: error.status(), details: error.details(), body }
     }
 }
@@ -93,6 +98,8 @@ pub(crate) async fn refuse(
     error: impl Into<Malformed>,
 ) {
     let Malformed { status, details, body } = error.into();
+    // What could not be read is nobody's method or path.
+    scratch.request.clear();
     let mut record = Record::new(&client.info, client.protocol());
     let reply =
         Reply::new(status, details).body(body.as_bytes()).flags(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR).close();
@@ -137,17 +144,21 @@ pub(crate) async fn answer(
     record.sent = body.len() as u64;
     let whole = meta.is_some_and(|meta| meta.body == BodyLength::Empty);
     // A bad request may have been misread: what follows it is not trusted to be another one.
-    let close = reply.close || reply.status == 400;
+    let close = reply.close || (reply.status == 400 && !reply.keep);
     let keep = !close && whole && meta.is_some_and(|meta| meta.keep_alive) && !response::must_close(client, manager);
     let written = match &client.side {
         Downstream::Http1(..) => {
             scratch.downstream.clear();
             scratch.response.write(&mut scratch.downstream);
+            if record.protocol == Protocol::Http10 {
+                h1::write_http10(&mut scratch.downstream);
+            }
             let length = match reply.body.is_empty() || grpc {
                 true => BodyLength::Empty,
                 false => BodyLength::Exact(reply.body.len() as u64),
             };
             response_framing(&mut scratch.downstream, scratch.response.status, to_head, length, has_length, !keep);
+            response::header_case(manager, &mut scratch.downstream, None);
             scratch.downstream.extend_from_slice(body);
             client.write_all(&scratch.downstream).await
         }

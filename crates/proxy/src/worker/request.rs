@@ -3,16 +3,18 @@
 use std::io::Write as _;
 use std::net::IpAddr;
 
-use maille_http::h1::{RequestMeta, Version};
+use maille_http::h1::{Error, RequestMeta, Version};
 use maille_http::path::Outcome;
 use maille_http::request::Scheme;
-use maille_http::{HeaderId, host};
+use maille_http::{HeaderId, RequestHead, host};
+use maille_telemetry::flags::ResponseFlags;
 
 use super::http::Client;
 use super::record::Record;
 use super::reply::Reply;
 use super::scratch::Scratch;
-use crate::config::{ForwardClientCert, HttpManager, StripPort, Underscores};
+use crate::config::{ForwardClientCert, HttpManager, RouteSource, StripPort, Underscores};
+use crate::snapshot::Snapshot;
 
 /// Checks and prepares a request; an error is the answer it gets instead of being routed.
 pub(crate) fn prepare(
@@ -22,7 +24,7 @@ pub(crate) fn prepare(
     meta: &RequestMeta,
     record: &mut Record,
 ) -> Result<(), Reply> {
-    check(manager, scratch, meta)?;
+    check(client, manager, scratch, meta)?;
     path(manager, scratch)?;
     authority(client, manager, scratch);
     underscores(manager, scratch)?;
@@ -36,15 +38,52 @@ pub(crate) fn prepare(
     Ok(())
 }
 
-fn check(manager: &HttpManager, scratch: &mut Scratch, meta: &RequestMeta) -> Result<(), Reply> {
-    if meta.absolute && !manager.http1.allow_absolute_url {
-        return Err(Reply::new(404, "absolute_path_rejected").close());
+/// Takes away what the route table says that only insiders may send.
+pub(crate) fn internal_only(manager: &HttpManager, snapshot: &Snapshot, head: &mut RequestHead) {
+    let table = match &manager.routes {
+        RouteSource::Inline(table) => Some(table),
+        RouteSource::Rds(name) => snapshot.routes.get(name),
+    };
+    let Some(table) = table.filter(|table| !table.internal_only_headers.is_empty()) else { return };
+    if !head.headers.has(HeaderId::XEnvoyInternal) {
+        for name in &table.internal_only_headers {
+            head.headers.remove(name);
+        }
     }
-    if scratch.request.authority().is_empty()
-        && meta.version == Version::Http10
-        && let Some(host) = &manager.http1.default_host_for_http10
+}
+
+fn check(client: &Client, manager: &HttpManager, scratch: &mut Scratch, meta: &RequestMeta) -> Result<(), Reply> {
+    let malformed = |error: Error| {
+        let reply = Reply::new(error.status(), error.details());
+        Err(if manager.stream_error_on_invalid_message { reply.keep() } else { reply.close() })
+    };
+    if let Some(error) = meta.objection {
+        return malformed(error);
+    }
+    if meta.absolute && scratch.request.scheme() == Scheme::Https && client.info.tls.is_none() {
+        // What was meant for a protected connection came by an open one.
+        let error = Error::HttpsOnPlaintext;
+        scratch.request.clear();
+        let body = maille_http::response::reason(error.status());
+        let reply = Reply::new(error.status(), error.details()).body(body.as_bytes()).close();
+        return Err(reply.flags(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR));
+    }
+    let connect = scratch.request.method() == b"CONNECT";
+    if !connect
+        && (scratch.request.path_and_query().first() != Some(&b'/')
+            || (meta.absolute && !manager.http1.allow_absolute_url))
     {
-        scratch.request.set_authority(host.as_bytes());
+        return Err(Reply::new(404, "absolute_path_rejected"));
+    }
+    if scratch.request.headers.get(HeaderId::XForwardedProto) == Some(b"") && !manager.use_remote_address {
+        // Envoy knows no scheme then, and no route for it.
+        return Err(Reply::new(404, "route_not_found").flags(ResponseFlags::NO_ROUTE_FOUND));
+    }
+    if !scratch.request.has_authority() && meta.version == Version::Http10 {
+        match &manager.http1.default_host_for_http10 {
+            Some(host) => scratch.request.set_authority(host.as_bytes()),
+            None => return malformed(Error::MissingHost),
+        }
     }
     if let Some(scheme) = manager.scheme_overwrite {
         scratch.request.set_scheme(scheme);
@@ -54,16 +93,20 @@ fn check(manager: &HttpManager, scratch: &mut Scratch, meta: &RequestMeta) -> Re
 
 fn path(manager: &HttpManager, scratch: &mut Scratch) -> Result<(), Reply> {
     let path = scratch.request.path_and_query();
-    if path.is_empty() || path == b"*" {
+    if path.is_empty() {
         return Ok(());
     }
     let new = match manager.path.apply(path) {
         Outcome::Continue(std::borrow::Cow::Borrowed(_)) => return Ok(()),
         Outcome::Continue(std::borrow::Cow::Owned(new)) => new,
         Outcome::Redirect(path) => {
+            scratch.request.set_path(&path);
             return Err(Reply::new(307, "path_normalization_failed").header(HeaderId::Location, path));
         }
-        Outcome::Reject => return Err(Reply::new(400, "path_normalization_failed").close()),
+        Outcome::Reject => {
+            let reply = Reply::new(400, "path_normalization_failed");
+            return Err(if manager.stream_error_on_invalid_message { reply.keep() } else { reply.close() });
+        }
     };
     scratch.request.set_path(&new);
     Ok(())
@@ -73,18 +116,19 @@ fn authority(client: &Client, manager: &HttpManager, scratch: &mut Scratch) {
     if manager.strip_port == StripPort::No && !manager.strip_trailing_host_dot {
         return;
     }
-    let (name, port) = host::split_port(scratch.request.authority());
+    let (name, port) = host::split_digits(scratch.request.authority());
     let strip = match manager.strip_port {
         StripPort::No => false,
-        StripPort::Matching => port == Some(client.info.local.port()),
-        StripPort::Any => port.is_some(),
+        StripPort::Matching => host::number(port) == Some(client.info.local.port().into()),
+        StripPort::Any => host::number(port).is_some(),
     };
-    let bare = if manager.strip_trailing_host_dot { name.strip_suffix(b".").unwrap_or(name) } else { name };
-    let mut new = bare.to_vec();
-    if let Some(port) = port.filter(|_| !strip) {
-        let _ = write!(new, ":{port}");
-    }
-    if new != scratch.request.authority() {
+    let dot = manager.strip_trailing_host_dot && name.ends_with(b".");
+    if strip || dot {
+        let mut new = name.strip_suffix(b".").filter(|_| dot).unwrap_or(name).to_vec();
+        if !strip && !port.is_empty() {
+            new.push(b':');
+            new.extend_from_slice(port);
+        }
         scratch.request.set_authority(&new);
     }
 }
@@ -95,7 +139,9 @@ fn underscores(manager: &HttpManager, scratch: &mut Scratch) -> Result<(), Reply
         Underscores::Allow => {}
         Underscores::Drop => headers.retain(|name, _, _| !name.contains(&b'_')),
         Underscores::Reject if headers.iter().any(|(name, _)| name.contains(&b'_')) => {
-            return Err(Reply::new(400, "http1.unexpected_underscore").body(&b"Bad Request"[..]).close());
+            scratch.request.clear();
+            let reply = Reply::new(400, "http1.unexpected_underscore").body(&b"Bad Request"[..]).close();
+            return Err(reply.flags(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR));
         }
         Underscores::Reject => {}
     }
@@ -156,10 +202,15 @@ fn addresses(client: &Client, manager: &HttpManager, scratch: &mut Scratch, reco
         }
         trusted = trusted.or(Some(peer.ip()));
         if !manager.skip_xff_append {
-            append_forwarded_for(headers, peer.ip(), &mut scratch.text);
+            // A client on this machine goes by the machine's address, which means something to the next.
+            let address = if peer.ip().is_loopback() { maille_net::own_address() } else { peer.ip() };
+            append_forwarded_for(headers, address, &mut scratch.text);
         }
         if manager.xff_trusted_hops == 0 || !headers.has(HeaderId::XForwardedProto) {
             headers.set_id(HeaderId::XForwardedProto, own_scheme);
+        }
+        if manager.append_forwarded_port && (manager.xff_trusted_hops == 0 || !headers.has(HeaderId::XForwardedPort)) {
+            forwarded_port(client, headers);
         }
     } else {
         if let Some((address, only)) = forwarded_address(headers, manager.xff_trusted_hops) {
@@ -169,6 +220,9 @@ fn addresses(client: &Client, manager: &HttpManager, scratch: &mut Scratch, reco
         if !headers.has(HeaderId::XForwardedProto) {
             headers.append_id(HeaderId::XForwardedProto, own_scheme);
         }
+    }
+    if manager.append_forwarded_port && !headers.has(HeaderId::XForwardedPort) {
+        forwarded_port(client, headers);
     }
     if let Some(scheme) = manager.scheme_overwrite {
         headers.set_id(HeaderId::XForwardedProto, scheme.as_str().as_bytes());
@@ -188,7 +242,7 @@ fn addresses(client: &Client, manager: &HttpManager, scratch: &mut Scratch, reco
         sanitize(headers, edge);
     }
     if let Some(via) = &manager.via {
-        headers.append_id(HeaderId::Via, via.as_bytes());
+        append_via(headers, via);
     }
     if let Some(address) = trusted.filter(|_| edge) {
         scratch.text.clear();
@@ -198,7 +252,7 @@ fn addresses(client: &Client, manager: &HttpManager, scratch: &mut Scratch, reco
     edge
 }
 
-/// Headers that only the mesh itself may set.
+/// Takes away what only the mesh itself may set.
 fn sanitize(headers: &mut maille_http::Headers, edge: bool) {
     use HeaderId::*;
     const EDGE: [HeaderId; 5] = [
@@ -208,7 +262,7 @@ fn sanitize(headers: &mut maille_http::Headers, edge: bool) {
         XEnvoyOriginalPath,
         XEnvoyOriginalHost,
     ];
-    const ALWAYS: [HeaderId; 13] = [
+    const ALWAYS: [HeaderId; 14] = [
         XEnvoyRetriableStatusCodes,
         XEnvoyRetriableHeaderNames,
         XEnvoyRetryOn,
@@ -221,6 +275,7 @@ fn sanitize(headers: &mut maille_http::Headers, edge: bool) {
         XEnvoyExpectedRqTimeoutMs,
         XEnvoyForceTrace,
         XEnvoyIpTags,
+        XEnvoyOriginalUrl,
         XEnvoyHedgeOnPerTryTimeout,
     ];
     if edge {
@@ -242,9 +297,23 @@ fn forwarded_address(headers: &maille_http::Headers, skip: u32) -> Option<(IpAdd
     Some((address, skip == 0 && addresses.next().is_none()))
 }
 
+fn forwarded_port(client: &Client, headers: &mut maille_http::Headers) {
+    headers.set_id(HeaderId::XForwardedPort, client.info.local.port().to_string().as_bytes());
+}
+
+/// Adds ourselves to the list of those who passed a message on.
+pub(crate) fn append_via(headers: &mut maille_http::Headers, via: &str) {
+    headers.fold(HeaderId::Via);
+    let all = match headers.get(HeaderId::Via) {
+        Some(others) if !others.is_empty() => [others, b", ", via.as_bytes()].concat(),
+        _ => via.as_bytes().to_vec(),
+    };
+    headers.set_id(HeaderId::Via, &all);
+}
+
 fn append_forwarded_for(headers: &mut maille_http::Headers, address: IpAddr, text: &mut Vec<u8>) {
     text.clear();
-    for value in headers.all(HeaderId::XForwardedFor) {
+    for value in headers.all(HeaderId::XForwardedFor).filter(|value| !value.is_empty()) {
         text.extend_from_slice(value);
         text.push(b',');
     }

@@ -46,7 +46,7 @@ fn http() -> AuthzHttp {
 
 fn response(text: &str) -> ResponseHead {
     let mut head = ResponseHead::default();
-    let limits = Limits { head_bytes: 4096, fields: 100, http10: true };
+    let limits = Limits { head_bytes: 4096, fields: 100, http10: true, ..Limits::ENVOYS };
     parse_response(text.as_bytes(), &limits, false, &mut head).unwrap().unwrap();
     head
 }

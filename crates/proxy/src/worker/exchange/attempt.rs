@@ -1,8 +1,6 @@
 //! One attempt at a request, and the way back of its response.
 
 use std::borrow::Cow;
-use std::io::ErrorKind;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,7 +11,7 @@ use maille_http::h1::{BodyLength, Limits, ResponseMeta, Version};
 use super::job::{Job, malformed};
 use super::outbound::Outbound;
 use super::tunnel::Tunnel;
-use crate::config::{HttpManager, RetryPolicy, RouterOptions};
+use crate::config::{HeaderCase, HttpManager, RetryPolicy, RouterOptions};
 use crate::headers::Protocol;
 use crate::tls::Carries;
 use crate::upstream::outlier::{self, grpc_to_http};
@@ -91,7 +89,7 @@ impl Attempt<'_, '_> {
                     ConnectError::Tls(_) => self.cluster.metrics.ssl_connection_error().inc(),
                     ConnectError::Remote(_) | ConnectError::Local(_) => {}
                 }
-                let (reset, failure) = describe(error, self.host.host.address);
+                let (reset, failure) = describe(error);
                 return Ok(Outcome::Failed(reset, failure));
             }
             Err(Unconnected::Lost(lost)) => return self.lost(lost, client, record, timers),
@@ -125,6 +123,8 @@ impl Attempt<'_, '_> {
             head_bytes: config.http.max_header_bytes as usize,
             fields: config.http.max_header_count as usize,
             http10: true,
+            chunked_length: config.http.http1.allow_chunked_length,
+            keep_case: config.http.http1.header_case == HeaderCase::Preserve,
         };
         let to_head = scratch.request.method() == b"HEAD";
         let http2 = upstream.protocol() == Protocol::Http2;
@@ -242,14 +242,10 @@ async fn interim(
     client.write_all(out).await
 }
 
-fn describe(error: ConnectError, address: SocketAddr) -> (Reset, Cow<'static, str>) {
+fn describe(error: ConnectError) -> (Reset, Cow<'static, str>) {
     match error {
         ConnectError::Timeout => (Reset::ConnectTimeout, Cow::Borrowed("")),
         ConnectError::Tls(why) => (Reset::Connect, Cow::Owned(why.into())),
-        // On this machine a refusal is the answer to the very call, and then Envoy says no more about it.
-        ConnectError::Remote(e) if e.kind() == ErrorKind::ConnectionRefused && address.ip().is_loopback() => {
-            (Reset::Connect, Cow::Borrowed(""))
-        }
         ConnectError::Remote(e) | ConnectError::Local(e) => {
             // As the C library words it, without the number that Rust adds.
             let text = e.to_string();

@@ -15,8 +15,8 @@ use super::pause_for;
 use super::tunnel::Tunnel;
 use crate::balance::Wish;
 use crate::config::{
-    Destination, Discovery, Forward, HostRewrite, HttpFilterKind, HttpManager, LbPolicy, RetryPolicy, Route,
-    RouterOptions, Upgrade, VirtualHost,
+    Destination, Discovery, Forward, HeaderCase, HostRewrite, HttpFilterKind, HttpManager, LbPolicy, RetryPolicy,
+    Route, RouterOptions, Upgrade, VirtualHost,
 };
 use crate::snapshot::Snapshot;
 use crate::tls::Carries;
@@ -98,7 +98,13 @@ impl Job<'_> {
         let mut timers = Timers::new(self.manager, terms.timeout, limits.stream, record.start);
         let limit = self.route.retry_buffer_limit.unwrap_or(u64::from(client.info.listener.buffer_limit));
         let replay = retry.map(|_| limit.min(1 << 20) as usize);
-        let mut outbound = Outbound::new(client, scratch, self.meta.body, tunnel, replay);
+        // The client's spelling comes before the cluster's.
+        let case = match self.manager.http1.header_case {
+            HeaderCase::Preserve => HeaderCase::Preserve,
+            _ if entry.config.http.http1.header_case == HeaderCase::Proper => HeaderCase::Proper,
+            _ => HeaderCase::Lower,
+        };
+        let mut outbound = Outbound::new(client, scratch, self.meta.body, tunnel, case, replay);
         outbound.copy_to(copies);
         let carries = if ends { Carries::Bytes } else { carries(entry.config.http.protocol, record.protocol) };
         let mut tried: Vec<Rc<WorkerHost>> = Vec::new();

@@ -3,11 +3,12 @@
 use std::time::Instant;
 
 use maille_http::HeaderId;
-use maille_http::h1::{BodyLength, request_framing};
+use maille_http::h1::{self, BodyLength, request_framing};
 
 use super::job::malformed;
 use super::respond::keeps_length;
 use super::tunnel::Tunnel;
+use crate::config::HeaderCase;
 use crate::worker::http::{Client, Downstream};
 use crate::worker::mirror::Copies;
 use crate::worker::record::Record;
@@ -23,6 +24,8 @@ pub(super) struct Outbound {
     framing: BodyLength,
     /// For which version of HTTP it has been made; `None` is not yet.
     http2: Option<bool>,
+    /// How HTTP/1 spells its fields' names.
+    case: HeaderCase,
     /// Bytes of the head; what follows them is body.
     head: usize,
     /// The body that is streamed after the head. One that is there already goes with the head and leaves nothing.
@@ -36,6 +39,7 @@ impl Outbound {
         scratch: &mut Scratch,
         length: BodyLength,
         tunnel: Tunnel,
+        case: HeaderCase,
         replay: Option<usize>,
     ) -> Outbound {
         let framing = framing(scratch, length);
@@ -48,7 +52,7 @@ impl Outbound {
             transfer.replay = replay.map(|limit| Replay { sent: Vec::new(), limit });
             body = Some(transfer);
         }
-        Outbound { tunnel, framing, http2: None, head: 0, body }
+        Outbound { tunnel, framing, case, http2: None, head: 0, body }
     }
 
     /// Has its body copied as it comes; a request without one is copied at once.
@@ -91,6 +95,11 @@ impl Outbound {
             }
             let has_length = scratch.request.headers.has(HeaderId::ContentLength);
             request_framing(out, scratch.request.method(), self.framing, has_length);
+            match self.case {
+                HeaderCase::Lower => {}
+                HeaderCase::Proper => h1::proper_case(out),
+                HeaderCase::Preserve => h1::original_case(out, &scratch.request.headers),
+            }
         }
         self.head = out.len();
         match chunked && again.is_some() {

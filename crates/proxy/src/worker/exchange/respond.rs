@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use maille_http::h1::{BodyLength, ResponseMeta, Version, response_framing};
+use maille_http::h1::{BodyLength, ResponseMeta, Version, response_framing, write_http10};
 use maille_http::{HeaderId, Headers};
 use maille_telemetry::flags::ResponseFlags;
 
@@ -132,10 +132,17 @@ impl Attempt<'_, '_> {
             }
             Err(failure) => {
                 let remote = upstream.was_reset();
+                if let (Failure::Malformed, Downstream::Http1(..), 0) = (&failure, &client.side, written) {
+                    // The head was in order, and goes out; in vain if nobody is there to take it.
+                    let _ = client.write_all(&scratch.downstream).await;
+                }
+                // A server that closes in the middle of a body breaks the protocol: it said how much there would be.
+                let cut = matches!(upstream, Upstream::Http1(_));
                 upstream.close(&client.worker);
                 let (flag, why) = match failure {
                     Failure::Sink => (ResponseFlags::default(), ""),
                     Failure::Malformed => (ResponseFlags::UPSTREAM_PROTOCOL_ERROR, "protocol_error"),
+                    Failure::Source if cut => (ResponseFlags::UPSTREAM_PROTOCOL_ERROR, "protocol_error"),
                     Failure::Source if remote => (ResponseFlags::UPSTREAM_REMOTE_RESET, "remote_reset"),
                     Failure::Source => (ResponseFlags::UPSTREAM_CONNECTION_TERMINATION, "connection_termination"),
                 };
@@ -190,10 +197,14 @@ impl Attempt<'_, '_> {
             && !response::must_close(client, self.job.manager);
         let has_length = scratch.response.headers.has(HeaderId::ContentLength);
         scratch.response.write(&mut scratch.downstream);
+        if old_client {
+            write_http10(&mut scratch.downstream);
+        }
         if old_client && keep {
             scratch.downstream.extend_from_slice(b"connection: keep-alive\r\n");
         }
         response_framing(&mut scratch.downstream, status, to_head, length, has_length, !keep);
+        response::header_case(self.job.manager, &mut scratch.downstream, Some(&scratch.response.headers));
         ReplyHead { keep, chunked: length == BodyLength::Chunked }
     }
 

@@ -4,7 +4,7 @@ use super::*;
 
 fn request(headers: &str) -> RequestHead {
     let mut head = RequestHead::default();
-    let limits = Limits { head_bytes: 4096, fields: 20, http10: true };
+    let limits = Limits { head_bytes: 4096, fields: 20, http10: true, ..Limits::ENVOYS };
     parse_request(format!("GET / HTTP/1.1\r\nhost: h\r\n{headers}\r\n").as_bytes(), &limits, &mut head)
         .unwrap()
         .unwrap();

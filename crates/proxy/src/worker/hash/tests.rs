@@ -14,7 +14,7 @@ const ASKING: Asking = Asking {
 
 fn request(text: &str) -> RequestHead {
     let mut head = RequestHead::default();
-    let limits = Limits { head_bytes: 4096, fields: 20, http10: true };
+    let limits = Limits { head_bytes: 4096, fields: 20, http10: true, ..Limits::ENVOYS };
     parse_request(format!("GET {text}\r\n\r\n").as_bytes(), &limits, &mut head).unwrap().unwrap();
     head
 }

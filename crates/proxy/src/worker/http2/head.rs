@@ -108,6 +108,7 @@ pub(crate) fn request_from(
         upgrade: protocol.is_some(),
         expects_continue: is_continue(&head.headers),
         absolute: false,
+        objection: None,
     })
 }
 

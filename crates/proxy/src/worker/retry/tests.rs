@@ -5,7 +5,7 @@ use crate::config::{RateLimited, RetryOn};
 
 fn response(text: &str) -> ResponseHead {
     let mut head = ResponseHead::default();
-    let limits = Limits { head_bytes: 4096, fields: 20, http10: true };
+    let limits = Limits { head_bytes: 4096, fields: 20, http10: true, ..Limits::ENVOYS };
     parse_response(format!("HTTP/1.1 {text}\r\n\r\n").as_bytes(), &limits, false, &mut head).unwrap().unwrap();
     head
 }

@@ -53,8 +53,12 @@ async fn open_http1(mut stream: Stream, tunnel: &Tunnel, http: &UpstreamHttp, bl
         Some(path) => format!("POST {path} HTTP/1.1\r\nhost: {host}\r\ntransfer-encoding: chunked\r\n\r\n"),
     };
     write_all(&mut stream, request.as_bytes()).await.map_err(|e| e.to_string())?;
-    let limits =
-        Limits { head_bytes: http.max_header_bytes as usize, fields: http.max_header_count as usize, http10: true };
+    let limits = Limits {
+        head_bytes: http.max_header_bytes as usize,
+        fields: http.max_header_count as usize,
+        http10: true,
+        ..Limits::ENVOYS
+    };
     let mut input = Input::default();
     let mut head = ResponseHead::new(0);
     let answer = poll_fn(|cx| {

@@ -133,6 +133,8 @@ impl Upstream {
             let before = self.input.len();
             match ready!(self.input.poll_fill(cx, &mut self.stream, &worker.blocks, limits.head_bytes + 1)) {
                 Ok(n) if n > 0 => {}
+                // Half a head is no HTTP; none at all may be anybody's fault.
+                _ if before > 0 => return Poll::Ready(Err(Lost::Protocol)),
                 _ => return Poll::Ready(Err(Lost::Reset)),
             }
             // A head ends with a line; without a new one there is nothing new to find, except that it is too long.

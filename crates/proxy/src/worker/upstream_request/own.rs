@@ -44,8 +44,12 @@ pub(crate) async fn ask(
     };
     let _active = breakers.request()?;
     let http = &entry.config.http;
-    let limits =
-        Limits { head_bytes: http.max_header_bytes as usize, fields: http.max_header_count as usize, http10: true };
+    let limits = Limits {
+        head_bytes: http.max_header_bytes as usize,
+        fields: http.max_header_count as usize,
+        http10: true,
+        ..Limits::ENVOYS
+    };
     let mut response = ResponseHead::default();
     let (answer, upstream) = match upstream {
         Upstream::Http1(mut connection) => {
