@@ -62,7 +62,7 @@ impl Side {
     /// nginx or HAProxy, if this machine has it.
     pub(crate) fn peer(name: &str) -> Option<Side> {
         let server = Server::start();
-        let address = free();
+        let address = free(1)[0];
         let peer = Peer::start(name, address, server.address)?;
         let until = Instant::now() + patience();
         while TcpStream::connect(address).is_err() {
@@ -79,9 +79,11 @@ impl Side {
     ) -> Side {
         let server = Server::start();
         let log = tempfile::NamedTempFile::new().unwrap();
-        let addresses: HashMap<&str, SocketAddr> = setups::NAMES.iter().map(|name| (*name, free())).collect();
+        let mut ports = free(setups::NAMES.len() + 1);
+        let nobody = ports.pop().unwrap_or(server.address);
+        let addresses: HashMap<&str, SocketAddr> = setups::NAMES.iter().copied().zip(ports).collect();
         let listeners = setups::NAMES.iter().map(|name| setups::listener(name, addresses[name], log.path())).collect();
-        let what = start(listeners, setups::clusters(server.address, free()));
+        let what = start(listeners, setups::clusters(server.address, nobody));
         let until = Instant::now() + patience();
         let absent = || addresses.iter().find(|(_, address)| TcpStream::connect(address).is_err());
         while let (Some((name, _)), What::Envoy(_)) = (absent(), &what) {
@@ -158,8 +160,10 @@ fn own_address() -> String {
     found.map_or_else(|_| "127.0.0.1".into(), |address| address.ip().to_string())
 }
 
-/// A port of an address that only this process uses, so that nobody else takes it meanwhile.
-fn free() -> SocketAddr {
+/// Ports of an address that only this process uses, so that nobody else takes them meanwhile.
+fn free(count: usize) -> Vec<SocketAddr> {
     let [.., high, low] = std::process::id().to_be_bytes();
-    TcpListener::bind((Ipv4Addr::new(127, 64 + high % 64, low, 1 + high / 64), 0)).unwrap().local_addr().unwrap()
+    let own = Ipv4Addr::new(127, 64 + high % 64, low, 1 + high / 64);
+    let sockets: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind((own, 0)).unwrap()).collect();
+    sockets.iter().map(|socket| socket.local_addr().unwrap()).collect()
 }
