@@ -53,6 +53,7 @@ message! {
         pub min_protocol_version: TlsProtocol,
         pub max_protocol_version: TlsProtocol,
         pub cipher_suites: Vec<String>,
+        pub ecdh_curves: Vec<String>,
         pub insecure_skip_verify: Option<bool>,
     }
 }
@@ -86,5 +87,46 @@ proto_enum! {
         TlsV1_1 = 2 "TLSV1_1",
         TlsV1_2 = 3 "TLSV1_2",
         TlsV1_3 = 4 "TLSV1_3",
+    }
+}
+
+/// What BoringSSL offers, without pre-shared keys.
+const CIPHER_SUITES: [&str; 15] = [
+    "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "ECDHE-RSA-AES128-GCM-SHA256",
+    "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "ECDHE-RSA-AES256-GCM-SHA384",
+    "ECDHE-ECDSA-CHACHA20-POLY1305",
+    "ECDHE-RSA-CHACHA20-POLY1305",
+    "ECDHE-ECDSA-AES128-SHA",
+    "ECDHE-RSA-AES128-SHA",
+    "ECDHE-ECDSA-AES256-SHA",
+    "ECDHE-RSA-AES256-SHA",
+    "AES128-GCM-SHA256",
+    "AES256-GCM-SHA384",
+    "AES128-SHA",
+    "AES256-SHA",
+    "DES-CBC3-SHA",
+];
+
+impl ServerTlsSettings {
+    /// Whether a cipher suite of this name can be asked for. Whatever begins with punctuation is an expression of its own
+    /// (`-ALL`, `!kRSA`), and left to OpenSSL.
+    pub fn is_cipher_suite(name: &str) -> bool {
+        name.is_empty()
+            || name == "ALL"
+            || !name.starts_with(|c: char| c.is_ascii_alphanumeric())
+            || CIPHER_SUITES.contains(&name)
+    }
+
+    /// The cipher suites that are asked for and exist, each once.
+    pub fn usable_cipher_suites(&self) -> Vec<String> {
+        let mut usable: Vec<String> = Vec::new();
+        for name in self.cipher_suites.iter().filter(|name| Self::is_cipher_suite(name)) {
+            if !usable.contains(name) {
+                usable.push(name.clone());
+            }
+        }
+        usable
     }
 }

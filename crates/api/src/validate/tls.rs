@@ -6,25 +6,6 @@ use super::findings::{At, Problem};
 use crate::networking::destination_rule::{ClientTlsMode, ClientTlsSettings};
 use crate::networking::gateway::{ServerTlsMode, ServerTlsSettings, TlsProtocol};
 
-/// What BoringSSL offers, without pre-shared keys.
-const CIPHER_SUITES: [&str; 15] = [
-    "ECDHE-ECDSA-AES128-GCM-SHA256",
-    "ECDHE-RSA-AES128-GCM-SHA256",
-    "ECDHE-ECDSA-AES256-GCM-SHA384",
-    "ECDHE-RSA-AES256-GCM-SHA384",
-    "ECDHE-ECDSA-CHACHA20-POLY1305",
-    "ECDHE-RSA-CHACHA20-POLY1305",
-    "ECDHE-ECDSA-AES128-SHA",
-    "ECDHE-RSA-AES128-SHA",
-    "ECDHE-ECDSA-AES256-SHA",
-    "ECDHE-RSA-AES256-SHA",
-    "AES128-GCM-SHA256",
-    "AES256-GCM-SHA384",
-    "AES128-SHA",
-    "AES256-SHA",
-    "DES-CBC3-SHA",
-];
-
 /// How TLS is terminated.
 pub(super) fn server(tls: &ServerTlsSettings, at: &mut At<'_>) {
     if matches!(tls.min_protocol_version, TlsProtocol::TlsV1_0 | TlsProtocol::TlsV1_1) && tls.cipher_suites.is_empty() {
@@ -137,11 +118,7 @@ fn mesh_certificates_only(tls: &ServerTlsSettings, at: &mut At<'_>) {
 fn cipher_suites(suites: &[String], at: &mut At<'_>) {
     let mut seen = BTreeSet::new();
     for (i, suite) in suites.iter().enumerate() {
-        // Whatever begins with punctuation is an expression of its own (`-ALL`, `!kRSA`), and left to OpenSSL.
-        let known = suite.is_empty()
-            || suite == "ALL"
-            || !suite.starts_with(|c: char| c.is_ascii_alphanumeric())
-            || CIPHER_SUITES.contains(&suite.as_str());
+        let known = ServerTlsSettings::is_cipher_suite(suite);
         if !known {
             at.index(i).warn(
                 Problem::new(format!("`{suite}` is not a cipher suite this proxy knows, and is ignored"))

@@ -13,15 +13,18 @@ use maille_xds::types::tls::{
 };
 
 use crate::Context;
-use crate::secrets::{credential, credential_authority, file_authority, file_certificate, reference};
+use crate::secrets::{
+    credential, credential_authority, file_authority, file_certificate, mesh_roots, own_certificate, reference,
+};
 
 /// The protocols a terminating gateway speaks inside TLS.
 const HTTP_ALPN: [&str; 2] = ["h2", "http/1.1"];
 
-/// How a server terminates TLS; `None` when it does not, or needs an identity of the mesh that there is none of.
+/// How a server terminates TLS; `None` when it does not.
 pub(crate) fn server_tls(context: &Context<'_>, settings: &ServerTlsSettings) -> Option<DownstreamTlsContext> {
     match settings.mode {
-        ServerTlsMode::Passthrough | ServerTlsMode::AutoPassthrough | ServerTlsMode::IstioMutual => return None,
+        ServerTlsMode::Passthrough | ServerTlsMode::AutoPassthrough => return None,
+        ServerTlsMode::IstioMutual => return Some(of_the_mesh(context, settings)),
         ServerTlsMode::Simple | ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual => {}
     }
     let names = credential_names(settings);
@@ -46,6 +49,34 @@ pub(crate) fn server_tls(context: &Context<'_>, settings: &ServerTlsSettings) ->
         require_client_certificate: Some(BoolValue { value: settings.mode == ServerTlsMode::Mutual }),
         ..Default::default()
     })
+}
+
+/// With the gateway's own certificate of the mesh, for clients that have one, too.
+fn of_the_mesh(context: &Context<'_>, settings: &ServerTlsSettings) -> DownstreamTlsContext {
+    #[allow(deprecated)]
+    let mut own = CertificateValidationContext {
+        match_subject_alt_names: settings.subject_alt_names.iter().map(|name| exact(name)).collect(),
+        crl: (!settings.ca_crl.is_empty()).then(|| file(&settings.ca_crl)),
+        ..CertificateValidationContext::default()
+    };
+    if settings.insecure_skip_verify == Some(true) {
+        own.trust_chain_verification = TrustChainVerification::AcceptUntrusted.into();
+    }
+    let validation = CombinedCertificateValidationContext {
+        default_validation_context: Some(own),
+        validation_context_sds_secret_config: Some(mesh_roots(context)),
+        ..CombinedCertificateValidationContext::default()
+    };
+    DownstreamTlsContext {
+        common_tls_context: Some(CommonTlsContext {
+            alpn_protocols: HTTP_ALPN.map(str::to_owned).to_vec(),
+            tls_certificate_sds_secret_configs: vec![own_certificate(context)],
+            validation_context_type: Some(ValidationContextType::CombinedValidationContext(validation)),
+            ..CommonTlsContext::default()
+        }),
+        require_client_certificate: Some(BoolValue { value: true }),
+        ..DownstreamTlsContext::default()
+    }
 }
 
 fn credential_names(settings: &ServerTlsSettings) -> Vec<&str> {
@@ -108,8 +139,12 @@ fn parameters(mesh: &MeshConfig, settings: &ServerTlsSettings) -> Option<TlsPara
     if settings.max_protocol_version != TlsProtocol::TlsAuto {
         parameters.tls_maximum_protocol_version = version(settings.max_protocol_version).into();
     }
-    if !settings.cipher_suites.is_empty() {
-        parameters.cipher_suites.clone_from(&settings.cipher_suites);
+    let suites = settings.usable_cipher_suites();
+    if !suites.is_empty() {
+        parameters.cipher_suites = suites;
+    }
+    if !settings.ecdh_curves.is_empty() {
+        parameters.ecdh_curves.clone_from(&settings.ecdh_curves);
     }
     (parameters != TlsParameters::default()).then_some(parameters)
 }

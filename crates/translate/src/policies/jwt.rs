@@ -1,6 +1,9 @@
 //! RequestAuthentications as Envoy's filter that judges tokens.
 
+mod key_set;
+
 use maille_api::security::request_authentication::{JwtRequirement as Presence, JwtRule};
+use maille_model::KeySource;
 use maille_xds::types::core::{DataSource, data_source};
 use maille_xds::types::hcm::{HttpFilter, http_filter};
 use maille_xds::types::pb::envoy::extensions::filters::http::jwt_authn::v3::jwt_provider::{
@@ -23,10 +26,6 @@ const FILTER: &str = "envoy.filters.http.jwt_authn";
 const PAYLOAD: &str = "payload";
 /// Claims whose strings are lists.
 const SPACE_DELIMITED: [&str; 2] = ["permission", "scope"];
-
-/// A key whose private half nobody has: a point of P-256 that was made so that its logarithm is unknown (M of RFC 9382).
-/// It stands where an issuer's keys could not be had, and no token is signed with it.
-const NOBODYS_KEYS: &str = r#"{"keys":[{"kty":"EC","crv":"P-256","alg":"ES256","kid":"unavailable","x":"iG4vl6zkblW6ndckJXnymTtk4W7z3KuVr9SXMz2PoS8","y":"X_NVFj5DziJOCw5l_wKsjlx74JQZx4XgylR9VaEuLSA"}]}"#;
 
 /// The filter, if the workload believes anybody's tokens.
 pub(super) fn filter(context: &Context<'_>) -> Option<HttpFilter> {
@@ -100,11 +99,9 @@ fn provider(context: &Context<'_>, rule: &JwtRule) -> JwtProvider {
 
 /// The issuer's keys: written down, or as they were last fetched, or none that anybody could sign with.
 fn keys(context: &Context<'_>, rule: &JwtRule) -> String {
-    if !rule.jwks.is_empty() {
-        return rule.jwks.clone();
-    }
-    let fetched = context.snapshot.key_sets().get(&maille_model::KeySource::of(rule));
-    fetched.map_or_else(|| NOBODYS_KEYS.to_owned(), |keys| keys.to_string())
+    let fetched = || context.snapshot.key_sets().get(&KeySource::of(rule)).map(|keys| &**keys);
+    let written = Some(rule.jwks.as_str()).filter(|keys| !keys.is_empty());
+    key_set::usable(written.or_else(fetched)).into_owned()
 }
 
 /// A request needs no token, but one that it has must be good. With several issuers, one good token is enough for those

@@ -13,7 +13,10 @@ const PACKAGE: &str = "google.protobuf.";
 pub(super) fn is_special(name: &str) -> bool {
     name.strip_prefix(PACKAGE).is_some_and(|name| {
         wrapped(name).is_some()
-            || matches!(name, "Any" | "Duration" | "FieldMask" | "ListValue" | "Struct" | "Timestamp" | "Value")
+            || matches!(
+                name,
+                "Any" | "Duration" | "Empty" | "FieldMask" | "ListValue" | "Struct" | "Timestamp" | "Value"
+            )
     })
 }
 
@@ -37,6 +40,7 @@ pub(super) fn print(schema: &Schema, name: &str, bytes: &[u8], secrets: Secrets,
             let sign = if seconds < 0 || nanos < 0 { "-" } else { "" };
             Some(format!("{sign}{}{}s", seconds.unsigned_abs(), fraction(nanos.unsigned_abs())).into())
         }
+        "Empty" => Some(Value::Object(Map::new())),
         "Timestamp" => Timestamp::decode(bytes).ok().map(|time| timestamp(time.seconds, time.nanos).into()),
         "FieldMask" => {
             let paths = wire::fields(bytes).map(|raw| raw?.1.bytes().map(String::from_utf8_lossy));
