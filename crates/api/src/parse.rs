@@ -98,19 +98,6 @@ pub fn load(text: &str, origin: &str) -> Loaded {
     loaded
 }
 
-/// As [`load`], and what would not be enforced is an error: what it forbids would happen.
-pub fn load_to_serve(text: &str, origin: &str) -> Loaded {
-    let mut loaded = load(text, origin);
-    for object in loaded.objects.iter().filter(|object| foreign::UNENFORCED.contains(&object.kind())) {
-        let message = foreign::not_enforced(object.kind().as_str());
-        let mut diagnostic = Diagnostic::about_file(Severity::Error, origin, message);
-        diagnostic.line = object.source.as_ref().map_or(0, |source| source.line);
-        diagnostic.resource = Some(object.key().to_string());
-        loaded.diagnostics.push(diagnostic);
-    }
-    loaded
-}
-
 /// Adds what validation found, each finding at its field.
 fn report(findings: &Findings, tree: &Tree, resource: Option<&str>, diagnostics: &mut Vec<Diagnostic>) {
     let mut add = |severity, finding: &Finding| {

@@ -1,18 +1,11 @@
 //! Kinds that stand in people's files but are not ours to serve, and how loudly that has to be said.
 
 use super::diagnostic::Severity;
-use crate::meta::Kind;
-
-/// Kinds of ours that no data plane is told of yet.
-pub(super) const UNENFORCED: &[Kind] = &[Kind::PeerAuthentication];
-
-pub(super) fn not_enforced(kind: &str) -> String {
-    format!("{kind} is not enforced by this version: what it forbids would happen")
-}
 
 /// What there is to say about a kind of another API, if it is known.
 pub(super) fn verdict(group: &str, kind: &str) -> Option<(Severity, String)> {
-    let enforced = || (Severity::Error, not_enforced(kind));
+    let enforced =
+        || (Severity::Error, format!("{kind} is not enforced by this version: what it forbids would happen"));
     let ignored = || (Severity::Warning, format!("{kind} is not handled yet: ignored"));
     let skipped = || (Severity::Note, format!("{kind} is for Kubernetes: skipped"));
     Some(match (group, kind) {

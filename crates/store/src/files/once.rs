@@ -99,7 +99,7 @@ impl Checked {
         self.files += 1;
         match text_of(source) {
             Ok(text) => {
-                let loaded = parse::load_to_serve(&text, name);
+                let loaded = parse::load(&text, name);
                 self.diagnostics.extend(loaded.diagnostics);
                 for object in loaded.objects {
                     self.diagnostics.extend(parse::mesh_config_of(&object).map(|(_, found)| found).unwrap_or_default());

@@ -101,7 +101,7 @@ impl FileSaid {
         if self.text.replace(hash) == Some(hash) {
             return;
         }
-        let loaded = parse::load_to_serve(&text, &origin);
+        let loaded = parse::load(&text, &origin);
         self.problems = loaded.diagnostics;
         if self.problems.iter().any(Diagnostic::is_error) {
             self.problems.push(self.kept(&origin));

@@ -24,7 +24,7 @@ const HTTP_ALPN: [&str; 2] = ["h2", "http/1.1"];
 pub(crate) fn server_tls(context: &Context<'_>, settings: &ServerTlsSettings) -> Option<DownstreamTlsContext> {
     match settings.mode {
         ServerTlsMode::Passthrough | ServerTlsMode::AutoPassthrough => return None,
-        ServerTlsMode::IstioMutual => return Some(of_the_mesh(context, settings)),
+        ServerTlsMode::IstioMutual => return Some(of_the_mesh(settings)),
         ServerTlsMode::Simple | ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual => {}
     }
     let names = credential_names(settings);
@@ -52,7 +52,7 @@ pub(crate) fn server_tls(context: &Context<'_>, settings: &ServerTlsSettings) ->
 }
 
 /// With the gateway's own certificate of the mesh, for clients that have one, too.
-fn of_the_mesh(context: &Context<'_>, settings: &ServerTlsSettings) -> DownstreamTlsContext {
+fn of_the_mesh(settings: &ServerTlsSettings) -> DownstreamTlsContext {
     #[allow(deprecated)]
     let mut own = CertificateValidationContext {
         match_subject_alt_names: settings.subject_alt_names.iter().map(|name| exact(name)).collect(),
@@ -64,13 +64,13 @@ fn of_the_mesh(context: &Context<'_>, settings: &ServerTlsSettings) -> Downstrea
     }
     let validation = CombinedCertificateValidationContext {
         default_validation_context: Some(own),
-        validation_context_sds_secret_config: Some(mesh_roots(context)),
+        validation_context_sds_secret_config: Some(mesh_roots()),
         ..CombinedCertificateValidationContext::default()
     };
     DownstreamTlsContext {
         common_tls_context: Some(CommonTlsContext {
             alpn_protocols: HTTP_ALPN.map(str::to_owned).to_vec(),
-            tls_certificate_sds_secret_configs: vec![own_certificate(context)],
+            tls_certificate_sds_secret_configs: vec![own_certificate()],
             validation_context_type: Some(ValidationContextType::CombinedValidationContext(validation)),
             ..CommonTlsContext::default()
         }),
