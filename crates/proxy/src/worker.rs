@@ -182,9 +182,7 @@ async fn serve(mut mailbox: mpsc::UnboundedReceiver<Message>, shared: Shared) {
             Message::Listen(address, socket) => listening.start(&worker, address, socket),
             Message::Unlisten(address) => listening.stop(&worker, address),
             Message::Dismiss(who) => worker.draining.set(who),
-            Message::Sabotage { whole: true } => {
-                assert!(!cfg!(debug_assertions), "a test wants this worker to fall over")
-            }
+            Message::Sabotage { whole: true } => sabotage(),
             Message::Sabotage { whole: false } => worker.connections.sabotage(),
             Message::StopAccepting => listening.stop_all(&worker),
             Message::DrainInbound(done) => {
@@ -306,5 +304,12 @@ async fn tick(worker: &Worker) {
         for cluster in worker.clusters.borrow().values() {
             cluster.sweep(now);
         }
+    }
+}
+
+/// A worker falls over, because a test wants to see what becomes of the others.
+fn sabotage() {
+    if cfg!(debug_assertions) {
+        panic!("a test wants this worker to fall over");
     }
 }

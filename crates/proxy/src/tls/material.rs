@@ -225,11 +225,14 @@ impl Materials {
         )
     }
 
-    /// The workload's own, under the names by which configurations know them.
-    pub(crate) fn own(&self) -> (Option<(&str, &Certificate)>, Option<(&str, &Roots)>) {
-        let own = self.workload.as_ref();
-        let certificate = own.and_then(|own| Some((OWN_CERTIFICATE, &**own.certificate.as_ref()?)));
-        (certificate, own.and_then(|own| Some((OWN_ROOTS, &**own.roots.as_ref()?))))
+    /// The workload's own certificate, and the name by which configurations know it.
+    pub(crate) fn own_certificate(&self) -> Option<(&str, &Certificate)> {
+        Some((OWN_CERTIFICATE, self.workload.as_ref()?.certificate.as_ref()?))
+    }
+
+    /// The roots it came with.
+    pub(crate) fn own_roots(&self) -> Option<(&str, &Roots)> {
+        Some((OWN_ROOTS, self.workload.as_ref()?.roots.as_ref()?))
     }
 
     /// When [`Materials::give_up`] has something to do.

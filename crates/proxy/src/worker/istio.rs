@@ -4,7 +4,7 @@
 //! looked up by a hash once per request; there is an end to how many pairs are told apart.
 
 use std::cell::RefCell;
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::BuildHasher;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -246,10 +246,8 @@ impl Reports {
     }
 
     fn metrics(&self, pair: &Pair<'_>) -> Rc<RequestMetrics> {
-        let mut hasher = self.hasher.build_hasher();
-        pair.hash(&mut hasher);
         let mut pairs = self.pairs.borrow_mut();
-        let key = hasher.finish();
+        let key = self.hasher.hash_one(pair);
         if let Some(found) = pairs.get(&key) {
             return found.clone();
         }
@@ -267,9 +265,7 @@ impl Reports {
             namespace: UNKNOWN,
             ..*pair
         };
-        let mut hasher = self.hasher.build_hasher();
-        rest.hash(&mut hasher);
-        pairs.entry(hasher.finish()).or_insert_with(|| Rc::new(self.series(&rest))).clone()
+        pairs.entry(self.hasher.hash_one(&rest)).or_insert_with(|| Rc::new(self.series(&rest))).clone()
     }
 
     fn series(&self, pair: &Pair<'_>) -> RequestMetrics {

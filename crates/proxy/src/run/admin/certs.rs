@@ -46,13 +46,13 @@ pub(super) fn own_secrets(view: &View<'_>) -> Vec<Value> {
         json!({"name": name, "version_info": "", "secret": secret})
     };
     let inline = |bytes: &[u8]| json!({"inline_bytes": STANDARD.encode(bytes)});
-    let (certificate, roots) = view.assembly.known_materials().own();
-    let certificate = certificate.map(|(name, certificate)| {
+    let materials = view.assembly.known_materials();
+    let certificate = materials.own_certificate().map(|(name, certificate)| {
         let chain = pem(certificate.key.cert.iter().map(|der| der.as_ref()));
         let content = json!({"certificate_chain": inline(chain.as_bytes()), "private_key": inline(b"[redacted]")});
         secret(name, "tls_certificate", content)
     });
-    let roots = roots.map(|(name, roots)| {
+    let roots = materials.own_roots().map(|(name, roots)| {
         let trusted = pem(roots.certificates().iter().map(|der| der.as_ref()));
         secret(name, "validation_context", json!({"trusted_ca": inline(trusted.as_bytes())}))
     });
