@@ -4,7 +4,6 @@
 //! looked up by a hash once per request; there is an end to how many pairs are told apart.
 
 use std::cell::RefCell;
-use std::hash::BuildHasher;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
