@@ -4,7 +4,7 @@ mod edf;
 mod picker;
 mod table;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use crate::config::{LbPolicy, LocalityLb};
@@ -22,6 +22,21 @@ pub(crate) struct Balancer {
     /// How much of the traffic is balanced by zones, in percent.
     zone_aware: f64,
     priorities: Vec<Priority>,
+    /// What the last choice came to.
+    event: Cell<Option<Event>>,
+}
+
+/// What a choice came to that is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// Health was disregarded.
+    Panic,
+    /// All goes to the own zone.
+    OwnZone,
+    /// It stayed in the own zone.
+    Stayed,
+    /// It left the own zone.
+    Left,
 }
 
 /// Chooses within a priority.
@@ -89,8 +104,15 @@ impl Balancer {
                 LocalityLb::ZoneAware { enabled, .. } => *enabled,
                 _ => 0.0,
             },
+            event: Cell::new(None),
             policy,
         }
+    }
+
+    /// What the last choice came to, if that is to be counted.
+    #[inline]
+    pub(crate) fn take_event(&self) -> Option<Event> {
+        self.event.take()
     }
 
     /// A host for a request; `None` when there is none that takes requests.
@@ -112,6 +134,9 @@ impl Balancer {
         let hash = wish.hash.unwrap_or_else(|| fastrand::u64(..));
         let (priority, _) = set.loads.choose(hash);
         let hosts = &self.priorities.get(priority)?.hosts;
+        if set.priorities.get(priority)?.panic {
+            self.event.set(Some(Event::Panic));
+        }
         let table = set.priorities.get(priority)?.table.as_ref()?;
         let active = |place: u32| hosts.get(place as usize).map_or(0, |host| host.host.load.active());
         let find = |attempt| hosts.get(table.find(hash, attempt, active) as usize);
@@ -128,6 +153,7 @@ impl Balancer {
         let priority = self.priorities.get(at)?;
         let hosts = set.priorities.get(at)?;
         if hosts.panic {
+            self.event.set(Some(Event::Panic));
             let all = 0..hosts.all.len() as u32;
             return match set.zones {
                 Some(Zones::Nowhere) => None,
@@ -146,7 +172,13 @@ impl Balancer {
             }
             None => match &set.zones {
                 Some(zones) if at == 0 && fastrand::f64() * 100.0 < self.zone_aware => {
-                    Some(zones.choose(|| fastrand::u64(..))?)
+                    let zone = zones.choose(|| fastrand::u64(..))?;
+                    self.event.set(Some(match (zones, zone) {
+                        (Zones::Own, _) => Event::OwnZone,
+                        (_, 0) => Event::Stayed,
+                        _ => Event::Left,
+                    }));
+                    Some(zone)
                 }
                 _ => None,
             },

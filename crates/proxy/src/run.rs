@@ -4,9 +4,11 @@ mod admin;
 mod assembly;
 mod crew;
 mod dns;
+mod ejections;
 mod files;
 mod follow;
 mod kept;
+pub(crate) mod newest;
 mod sockets;
 
 use std::io;

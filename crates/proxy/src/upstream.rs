@@ -2,6 +2,7 @@
 
 mod cluster;
 mod connect;
+mod eyeballs;
 mod hosts;
 mod limits;
 mod multiplex;

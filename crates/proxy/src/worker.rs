@@ -43,6 +43,7 @@ use maille_telemetry::metrics::{HttpMetrics, ListenerMetrics, Registry as Metric
 use tokio::sync::{Notify, mpsc};
 
 use crate::config::Direction;
+use crate::run::newest::Newest;
 use crate::snapshot::Snapshot;
 use crate::upstream::WorkerCluster;
 
@@ -62,7 +63,7 @@ use scratch::Scratches;
 /// What the main thread tells a worker.
 pub(crate) enum Message {
     /// Serve this from now on.
-    Snapshot(Arc<Snapshot>),
+    Snapshot(Newest),
     /// Accept connections on a socket, for whichever listener has the address.
     Listen(SocketAddr, std::net::TcpListener),
     /// Stop accepting on an address.
@@ -178,7 +179,7 @@ async fn serve(mut mailbox: mpsc::UnboundedReceiver<Message>, shared: Shared) {
         };
         let Some(message) = message else { break };
         match message {
-            Message::Snapshot(snapshot) => worker.install(snapshot),
+            Message::Snapshot(newest) => newest.take().into_iter().for_each(|snapshot| worker.install(snapshot)),
             Message::Listen(address, socket) => listening.start(&worker, address, socket),
             Message::Unlisten(address) => listening.stop(&worker, address),
             Message::Dismiss(who) => worker.draining.set(who),

@@ -16,7 +16,7 @@ use crate::run::dns::has_names;
 use crate::run::sockets::addresses;
 use crate::snapshot::Snapshot;
 use crate::tls::{Contexts, Materials, ServerContext, Servers, Transports};
-use crate::upstream::outlier::{Detector, Verdict};
+use crate::upstream::outlier::{Counts, Detector, Verdict};
 use crate::upstream::{ClusterEntry, HostSet, Load, Local};
 use maille_xds::types::{cluster, endpoint, listener, route, tls};
 use maille_xds::{Resource, TypeUrl};
@@ -261,6 +261,12 @@ impl Assembly {
             all.extend(verdicts.into_iter().map(|verdict| (name.clone(), verdict)));
         }
         all
+    }
+
+    /// What has been decided about hosts since this was last asked, by the clusters' names in metrics.
+    pub(crate) fn outlier_counts(&mut self) -> impl Iterator<Item = (&Arc<str>, Counts)> {
+        let watched = self.clusters.values_mut().filter(|state| state.config.outlier.is_some());
+        watched.map(|state| (&state.config.stat_name, std::mem::take(&mut state.detector.counts)))
     }
 
     /// Whether everything that is known is served, and nothing waits for something else.

@@ -7,11 +7,15 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::newest::Newest;
+use crate::snapshot::Snapshot;
 use crate::worker::{self, Message, Outcome, Shared};
 
 /// The workers.
 pub(crate) struct Crew {
     mailboxes: Vec<mpsc::UnboundedSender<Message>>,
+    /// What each is to serve next.
+    newest: Vec<Newest>,
     threads: Vec<JoinHandle<()>>,
     shared: Shared,
     /// Which processor each stays on.
@@ -24,11 +28,12 @@ impl Crew {
     /// Starts one for each entry, which says on which processor it stays.
     pub(crate) fn start(cpus: Vec<Option<usize>>, shared: Shared) -> io::Result<Crew> {
         let (fallen_in, fallen) = mpsc::unbounded_channel();
-        let (mailboxes, threads) = (Vec::new(), Vec::new());
-        let mut crew = Crew { mailboxes, threads, shared, cpus, fallen_in, fallen: Some(fallen) };
+        let (mailboxes, newest, threads) = (Vec::new(), Vec::new(), Vec::new());
+        let mut crew = Crew { mailboxes, newest, threads, shared, cpus, fallen_in, fallen: Some(fallen) };
         for number in 0..crew.cpus.len() {
             let (mailbox, thread) = crew.spawn(number)?;
             crew.mailboxes.push(mailbox);
+            crew.newest.push(Newest::default());
             crew.threads.push(thread);
         }
         Ok(crew)
@@ -66,12 +71,21 @@ impl Crew {
     pub(crate) fn replace(&mut self, number: usize) -> io::Result<()> {
         let (mailbox, thread) = self.spawn(number)?;
         self.mailboxes[number] = mailbox;
+        self.newest[number] = Newest::default();
         self.threads[number] = thread;
         Ok(())
     }
 
     pub(crate) fn len(&self) -> usize {
         self.mailboxes.len()
+    }
+
+    /// Has a worker serve this from now on.
+    pub(crate) fn serve(&self, worker: usize, snapshot: Arc<Snapshot>) {
+        let newest = &self.newest[worker];
+        if newest.put(snapshot) {
+            self.tell(worker, Message::Snapshot(newest.clone()));
+        }
     }
 
     /// Tells one worker.

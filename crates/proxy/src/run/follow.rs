@@ -13,6 +13,7 @@ use super::admin::{self, Command, Process, Question, View};
 use super::assembly::{Applied, Assembly};
 use super::crew::Crew;
 use super::dns::{Answer, Dns};
+use super::ejections::Ejections;
 use super::files::Files;
 use super::kept::Kept;
 use super::sockets::Sockets;
@@ -71,6 +72,7 @@ pub(super) async fn follow(
         subscribed: Default::default(),
         files: Files::default(),
         seen: [false; 2],
+        ejections: Ejections::new(process.registry.clone()),
         process,
         kept: Kept::default(),
         failing: false,
@@ -191,6 +193,7 @@ struct Main {
     /// Whether the operator wants us to be taken for unwell.
     failing: bool,
     leaving: Option<Leaving>,
+    ejections: Ejections,
 }
 
 /// A proxy that is to end, and still accepts.
@@ -321,7 +324,7 @@ impl Main {
         let snapshot = self.assembly.assemble();
         if !Arc::ptr_eq(&snapshot, &self.served) {
             for worker in 0..self.crew.len() {
-                self.crew.tell(worker, Message::Snapshot(snapshot.clone()));
+                self.crew.serve(worker, snapshot.clone());
             }
             self.retired.push(std::mem::replace(&mut self.served, snapshot.clone()));
             for address in snapshot.bound.keys() {
@@ -399,7 +402,7 @@ impl Main {
             tracing::error!(worker = number, "nothing takes its place: {error}");
             return;
         }
-        self.crew.tell(number, Message::Snapshot(self.served.clone()));
+        self.crew.serve(number, self.served.clone());
         for (address, listener) in &self.served.bound {
             match self.sockets.again(listener, *address, self.crew.len()) {
                 Ok(socket) => self.crew.tell(number, Message::Listen(*address, socket)),

@@ -10,7 +10,7 @@ use ahash::AHashMap;
 use maille_telemetry::metrics::{ClusterMetrics, Registry};
 
 use super::{ClusterEntry, Host, Load, Pool, Purpose};
-use crate::balance::{Balancer, Wish};
+use crate::balance::{Balancer, Event, Wish};
 use crate::config::{Discovery, Health, Locality};
 use crate::tls::Transport;
 
@@ -100,7 +100,16 @@ impl WorkerCluster {
     /// A host for a request; see [`Balancer::pick`].
     pub(crate) fn pick<A: Fn(&WorkerHost) -> bool>(&self, wish: &Wish<'_, A>) -> Option<Rc<WorkerHost>> {
         let state = self.state.borrow();
-        state.balancer.pick(&state.entry.hosts, wish)
+        let host = state.balancer.pick(&state.entry.hosts, wish);
+        if let Some(event) = state.balancer.take_event() {
+            match event {
+                Event::Panic => self.metrics.lb_healthy_panic().inc(),
+                Event::OwnZone => self.metrics.lb_zone_routing_all_directly().inc(),
+                Event::Stayed => self.metrics.lb_zone_routing_sampled().inc(),
+                Event::Left => self.metrics.lb_zone_routing_cross_zone().inc(),
+            }
+        }
+        host
     }
 
     /// The host at an address that the client named.

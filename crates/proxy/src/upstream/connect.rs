@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpSocket;
 use tokio::time::timeout;
 
-use super::WorkerHost;
+use super::{WorkerHost, eyeballs};
 use crate::config::{Cluster, ProxyVersion};
 use crate::tls::{self, Carries, Security};
 use crate::worker::Stream;
@@ -55,8 +55,16 @@ pub(crate) struct Purpose {
 pub(crate) async fn connect(cluster: &Cluster, to: &WorkerHost, purpose: &Purpose) -> Result<Stream, ConnectError> {
     let WorkerHost { host, transport, .. } = to;
     let whole = async {
-        let socket = socket(cluster, host.address).map_err(ConnectError::Local)?;
-        let mut tcp = socket.connect(host.address).await.map_err(ConnectError::Remote)?;
+        let mut tcp = match host.others.is_empty() {
+            true => {
+                let socket = socket(cluster, host.address).map_err(ConnectError::Local)?;
+                socket.connect(host.address).await.map_err(ConnectError::Remote)?
+            }
+            false => {
+                let socket = |address| socket(cluster, address);
+                eyeballs::connect(host.address, &host.others, socket).await.map_err(ConnectError::Remote)?
+            }
+        };
         if let Some(version) = transport.proxy_protocol {
             let mut header = Vec::new();
             match (version, purpose.client) {

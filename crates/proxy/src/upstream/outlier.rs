@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
 use crate::config::OutlierDetection;
 
-pub(crate) use detector::{Detector, Reason, Verdict};
+pub(crate) use detector::{Counts, Detector, Reason, Verdict};
 
 /// What came of an attempt at a request or a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

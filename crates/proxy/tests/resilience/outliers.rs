@@ -144,3 +144,51 @@ fn with_few_hosts_none_is_ejected_by_default() {
     }
     assert_eq!(bad.see(|state| state.requests), seen + 5);
 }
+
+#[test]
+fn some_statuses_are_failures_and_others_are_not() {
+    use maille_xds::types::pb::envoy::config::common::matcher::v3::match_predicate::{MatchSet, Rule};
+    use maille_xds::types::pb::envoy::config::common::matcher::v3::{HttpHeadersMatch, MatchPredicate};
+    use maille_xds::types::route::{HeaderMatcher, header_matcher::HeaderMatchSpecifier};
+    use maille_xds::types::upstream_http::http_protocol_options::{
+        ExplicitHttpConfig, OutlierDetection as Errors, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
+    };
+    let is = |status: &str| {
+        let header = HeaderMatcher {
+            name: ":status".into(),
+            header_match_specifier: Some(HeaderMatchSpecifier::ExactMatch(status.into())),
+            ..HeaderMatcher::default()
+        };
+        MatchPredicate { rule: Some(Rule::HttpResponseHeadersMatch(HttpHeadersMatch { headers: vec![header] })) }
+    };
+    for (status, ejected) in [(429, true), (503, true), (500, false), (404, false)] {
+        let (good, bad) = (Backend::start(), Backend::start());
+        bad.answer_with(status);
+        let errors = MatchPredicate { rule: Some(Rule::OrMatch(MatchSet { rules: vec![is("429"), is("503")] })) };
+        let protocol = ProtocolConfig::HttpProtocolOptions(Default::default());
+        let options = maille_xds::types::upstream_http::HttpProtocolOptions {
+            outlier_detection: Some(Errors { error_matcher: Some(errors) }),
+            upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
+                protocol_config: Some(protocol),
+            })),
+            ..Default::default()
+        };
+        let proxy = Proxy::start(&[&good, &bad], |config| {
+            config.cluster.outlier_detection = Some(maille_xds::types::cluster::OutlierDetection {
+                consecutive_5xx: Some(UInt32Value { value: 2 }),
+                max_ejection_percent: Some(UInt32Value { value: 100 }),
+                ..Default::default()
+            });
+            config.cluster.typed_extension_protocol_options =
+                [("envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned(), types::any(&options))].into();
+        });
+        for _ in 0..4 {
+            proxy.get("/");
+        }
+        // Ejections take a moment to reach the worker.
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        let before = bad.see(|state| state.requests);
+        let statuses: Vec<u16> = (0..4).map(|_| proxy.get("/").status).collect();
+        assert_eq!(bad.see(|state| state.requests) == before, ejected, "{status}: {statuses:?}");
+    }
+}

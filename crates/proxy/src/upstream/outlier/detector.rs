@@ -15,6 +15,17 @@ pub(crate) struct Detector {
     hosts: BTreeMap<SocketAddr, Watched>,
     /// When the interval is over; `None` before the first.
     next: Option<Instant>,
+    /// What has been decided since somebody counted it.
+    pub(crate) counts: Counts,
+}
+
+/// How often what has been decided, by [`Reason`].
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) detected: [u32; 7],
+    pub(crate) enforced: [u32; 7],
+    /// Not ejected since too many are already.
+    pub(crate) overflow: u32,
 }
 
 #[derive(Debug)]
@@ -182,7 +193,12 @@ impl Detector {
         let share = 100.0 * (ejected + 1) as f64 / self.hosts.len() as f64;
         let allowed =
             share <= f64::from(config.max_ejection_percent.min(100)) || (config.always_eject_one_host && ejected == 0);
-        if !allowed || random() % 100 >= u64::from(reason.enforcing(config)) {
+        if !allowed {
+            self.counts.overflow += 1;
+            return;
+        }
+        self.counts.detected[reason as usize] += 1;
+        if random() % 100 >= u64::from(reason.enforcing(config)) {
             return;
         }
         let Some(host) = self.hosts.get_mut(&address).filter(|host| host.ejected.is_none()) else { return };
@@ -196,6 +212,7 @@ impl Detector {
         {
             host.multiplier = host.multiplier.saturating_add(1);
         }
+        self.counts.enforced[reason as usize] += 1;
         verdicts.push(Verdict::Ejected(address, reason));
     }
 }

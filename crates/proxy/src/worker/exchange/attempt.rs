@@ -84,6 +84,7 @@ impl Attempt<'_, '_> {
             }
             Err(Unconnected::Failed(error)) => {
                 self.cluster.metrics.upstream_cx_connect_fail().inc();
+                self.cluster.metrics.upstream_rq_pending_failure_eject().inc();
                 match &error {
                     ConnectError::Timeout => self.cluster.metrics.upstream_cx_connect_timeout().inc(),
                     ConnectError::Tls(_) => self.cluster.metrics.ssl_connection_error().inc(),
@@ -179,6 +180,9 @@ impl Attempt<'_, '_> {
     }
 
     fn lost(&self, lost: Lost, client: &Client, record: &mut Record<'_>, timers: &Timers) -> Result<Outcome, Reply> {
+        if let Lost::UpstreamTimeout = lost {
+            self.cluster.metrics.upstream_rq_max_duration_reached().inc();
+        }
         match lost {
             Lost::Reset => Ok(Outcome::Failed(Reset::Terminated, Cow::Borrowed(""))),
             Lost::Remote => Ok(Outcome::Failed(Reset::Remote, Cow::Borrowed(""))),
