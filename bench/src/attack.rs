@@ -28,20 +28,46 @@ pub(crate) struct Args {
     /// Only these attacks, separated by commas.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// As fast as the attacker's core allows, instead of at the rates written beside each attack.
+    #[arg(long)]
+    flat_out: bool,
     /// The data plane: maille or envoy.
     #[arg(long, default_value = "maille")]
     proxy: String,
 }
 
 /// Goes on until told to stop; says how often it did what it does.
-type Attack = fn(SocketAddr, &AtomicBool) -> anyhow::Result<u64>;
+type Attack = fn(SocketAddr, &Pace) -> anyhow::Result<u64>;
+
+/// When to stop, and how fast to go: attacker, well-behaved client and proxy share a machine, so that an attacker without
+/// bounds measures the kernel's scheduler.
+struct Pace {
+    stop: AtomicBool,
+    flat_out: bool,
+    start: Instant,
+}
+
+impl Pace {
+    fn over(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the `n`th thing of `rate` a second is due; false when it is time to stop.
+    fn wait(&self, n: u64, rate: f64) -> bool {
+        let due = self.start + Duration::from_secs_f64(n as f64 / rate);
+        while !self.flat_out && !self.over() && Instant::now() < due {
+            std::thread::sleep((due - Instant::now()).min(Duration::from_millis(20)));
+        }
+        !self.over()
+    }
+}
 
 const ATTACKS: &[(&str, &str, Attack)] = &[
     ("slowloris", "2,000 connections, a byte of a header each every second", http1::slowloris),
-    ("rapid-reset", "streams opened and reset at once (CVE-2023-44487)", http2::rapid_reset),
-    ("continuation", "CONTINUATION frames without end (CVE-2024-27316)", http2::continuation),
-    ("headers-h1", "a million small headers in a request", http1::million_headers),
-    ("headers-h2", "a million indexed headers in a block", http2::million_headers),
+    ("rapid-reset", "streams opened and reset at once, 40,000/s (CVE-2023-44487)", http2::rapid_reset),
+    ("continuation", "CONTINUATION frames of 16 KB without end, 2,000/s (CVE-2024-27316)", http2::continuation),
+    ("headers-h1", "requests with a million small headers, 50/s", http1::million_headers),
+    ("headers-h2", "blocks of a million indexed headers, 50/s", http2::million_headers),
     ("stalled-h1", "500 clients that ask for 20 MB each and never read", http1::stalled),
     ("stalled-h2", "5,000 streams that ask for 1 MB each and never read", http2::stalled),
 ];
@@ -92,7 +118,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     println!("|---|---:|---:|---:|---:|---:|---|");
     let mut all = vec![];
     for (name, what, attack) in ATTACKS.iter().filter(|a| args.only.is_empty() || args.only.iter().any(|o| o == a.0)) {
-        let seen = one(name, *attack, &load_args, pid)?;
+        let seen = one(name, *attack, args.flat_out, &load_args, pid)?;
         println!(
             "| {name} | {} | {:.1} | {:.0} | {:.2}× | {} | {what} |",
             seen.did,
@@ -126,23 +152,23 @@ fn judge(all: &[Seen], pid: u32, log: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn one(name: &'static str, attack: Attack, load_args: &load::Args, pid: u32) -> anyhow::Result<Seen> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let (to, flag, watched) = (load_args.address, stop.clone(), stop.clone());
+fn one(name: &'static str, attack: Attack, flat_out: bool, load_args: &load::Args, pid: u32) -> anyhow::Result<Seen> {
+    let pace = Arc::new(Pace { stop: AtomicBool::new(false), flat_out, start: Instant::now() });
+    let (to, its, watched) = (load_args.address, pace.clone(), pace.clone());
     let attacker = std::thread::spawn(move || {
         let _ = rustix::process::nice(5); // this thread's alone: the well-behaved client shares its core
-        attack(to, &flag)
+        attack(to, &its)
     });
     let watcher = std::thread::spawn(move || {
         let mut most: f64 = 0.0;
-        while !watched.load(Ordering::Relaxed) {
+        while !watched.over() {
             most = most.max(rss_mb(pid));
             std::thread::sleep(Duration::from_millis(20));
         }
         most
     });
     let outcome = load::run(load_args)?;
-    stop.store(true, Ordering::Relaxed);
+    pace.stop.store(true, Ordering::Relaxed);
     let did = attacker.join().map_err(|_| anyhow::anyhow!("{name}: the attacker panicked"))??;
     let rss = watcher.join().map_err(|_| anyhow::anyhow!("the watcher panicked"))?;
     await_calm(load_args)?;

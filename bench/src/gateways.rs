@@ -169,7 +169,7 @@ fn haproxy(dir: &Path, backend: u16, job: Job<'_>) -> anyhow::Result<Option<Cont
         text,
         "global
   nbthread 1
-  maxconn 16384
+  maxconn 9500
   tune.ssl.cachesize 0
 defaults
   mode {mode}

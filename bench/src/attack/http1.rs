@@ -1,16 +1,16 @@
 //! Attacks by HTTP/1.1.
 
+use super::Pace;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Heads that never end.
-pub(super) fn slowloris(to: SocketAddr, stop: &AtomicBool) -> anyhow::Result<u64> {
+pub(super) fn slowloris(to: SocketAddr, pace: &Pace) -> anyhow::Result<u64> {
     const CONNECTIONS: usize = 2000;
     let (mut held, mut bytes, mut turn) = (Vec::with_capacity(CONNECTIONS), 0, 0);
     let line = b"x-header: slow\r\n";
-    while !stop.load(Ordering::Relaxed) {
+    while !pace.over() {
         // Those that the proxy closed are opened again, a few at a time.
         for _ in 0..200 {
             if held.len() < CONNECTIONS
@@ -41,14 +41,14 @@ fn over(s: &mut TcpStream) -> bool {
 }
 
 /// Requests with a million headers, as far as the proxy lets them come.
-pub(super) fn million_headers(to: SocketAddr, stop: &AtomicBool) -> anyhow::Result<u64> {
+pub(super) fn million_headers(to: SocketAddr, pace: &Pace) -> anyhow::Result<u64> {
     let (block, mut requests) = (b"a: b\r\n".repeat(10_000), 0);
-    while !stop.load(Ordering::Relaxed) {
+    while pace.wait(requests, 50.0) {
         let mut s = TcpStream::connect(to)?;
         s.set_write_timeout(Some(Duration::from_secs(1)))?;
         let mut whole = s.write_all(b"GET / HTTP/1.1\r\nhost: bench.example\r\n").is_ok();
         for _ in 0..100 {
-            whole = whole && !stop.load(Ordering::Relaxed) && s.write_all(&block).is_ok();
+            whole = whole && !pace.over() && s.write_all(&block).is_ok();
         }
         requests += 1;
     }
@@ -56,22 +56,22 @@ pub(super) fn million_headers(to: SocketAddr, stop: &AtomicBool) -> anyhow::Resu
 }
 
 /// Answers that nobody reads.
-pub(super) fn stalled(to: SocketAddr, stop: &AtomicBool) -> anyhow::Result<u64> {
+pub(super) fn stalled(to: SocketAddr, pace: &Pace) -> anyhow::Result<u64> {
     let request = b"GET /big HTTP/1.1\r\nhost: bench.example\r\n\r\n".repeat(20);
-    hold(500, to, stop, |s| s.write_all(&request))
+    hold(500, to, pace, |s| s.write_all(&request))
 }
 
 /// Opens connections with small receive buffers, sends on each of them once, and holds them all, reading nothing.
 pub(super) fn hold(
     count: usize,
     to: SocketAddr,
-    stop: &AtomicBool,
+    pace: &Pace,
     ask: impl Fn(&mut TcpStream) -> std::io::Result<()>,
 ) -> anyhow::Result<u64> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut held = vec![];
     for _ in 0..count {
-        if stop.load(Ordering::Relaxed) {
+        if pace.over() {
             break;
         }
         let stream = runtime.block_on(async {
@@ -84,7 +84,7 @@ pub(super) fn hold(
             held.push(s);
         }
     }
-    while !stop.load(Ordering::Relaxed) {
+    while !pace.over() {
         std::thread::sleep(Duration::from_millis(100));
     }
     Ok(held.len() as u64)

