@@ -8,7 +8,7 @@ DELIBERATE = []
 
 OPEN = [
     ("closes-after-local-reply", r"(retries|faults|tls).*: headers: only maille has 'connection: close'"),
-    ("resends-on-reused-connection", r"(retries|inbound|sidecar|timeouts|protocols|websocket).*: (upstream [2-9]|(status|body|headers):)"),
+    ("resends-on-reused-connection", r"(inbound|sidecar|protocols).*: (upstream [2-9]|(status|body|headers):)"),
     ("upgrade-case", r".*: .*only (maille|Envoy) has 'connection: [uU]pgrade'"),
     ("upgrade-service-time", r"(websocket|inbound).*: headers: only maille has 'x-envoy-upstream-service-time"),
     ("upgrade-refused", r"websocket.*: (headers: only Envoy has 'connection: close'|(body|headers).*'(content-length: )?(10|0|no upgrade|)'|upstream . ended|upstream . headers: only maille has 'content-length: 0')"),
@@ -20,5 +20,4 @@ OPEN = [
     ("absolute-form-port", r"sidecar-3.3: "),
     ("scheme-of-sidecar", r"sidecar.*: upstream . scheme"),
     ("loopback-forwarded-for", r".*: upstream . headers: only (maille|Envoy) has 'x-forwarded-for: "),
-    ("tls-failure-reason", r"tls.*: (body|headers): .*(remote connection failure|content-length: |232 bytes)"),
 ]
