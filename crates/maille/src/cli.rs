@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{ColorChoice, CommandFactory, Parser, Subcommand};
 
-use crate::{completion, demo, explain, proxy, run, up, validate, version};
+use crate::{ca, completion, demo, explain, proxy, run, up, validate, version};
 
 /// A service mesh that speaks Istio's API, in one binary.
 #[derive(Debug, Parser)]
@@ -40,6 +40,8 @@ enum Command {
     Up(up::Args),
     Run(run::Args),
     Demo(demo::Args),
+    Ca(ca::Args),
+    Token(ca::TokenArgs),
     Validate(validate::Args),
     Explain(explain::Args),
     Proxy(proxy::Args),
@@ -68,6 +70,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Up(args) => up::run(args),
         Command::Run(args) => run::run(args),
         Command::Demo(args) => demo::run(args),
+        Command::Ca(args) => ca::run(args),
+        Command::Token(args) => ca::token(args),
         Command::Proxy(args) => proxy::run(args),
         Command::DemoApp(args) => demo::app::run(args),
         Command::Validate(args) => validate::run(args),

@@ -2,11 +2,25 @@
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
+use std::time::Duration;
 
 use maille_agent::door::Door;
 use maille_agent::membership::Tokens;
 
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+
 use crate::failure::Failure;
+
+/// A control plane on this machine answers within this time.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// No answer is longer.
+const LONGEST: usize = 16 << 20;
 
 /// Where the control plane listens when nothing else is said, as Istio's.
 pub(crate) const XDS_PORT: u16 = 15010;
@@ -34,6 +48,58 @@ impl Address {
 pub(crate) fn door(control: SocketAddr) -> Door {
     let place = Arc::new(move || maille_control::token::find_tls(control.port()).map_err(|error| error.to_string()));
     Door { place, tokens: Some(tokens(control)) }
+}
+
+/// What the control plane answers.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) text: String,
+}
+
+impl Answer {
+    /// The answer, if it is what was asked for.
+    pub(crate) fn success(self) -> Result<Self, Failure> {
+        match self.status {
+            200..300 => Ok(self),
+            _ => Err(Failure::running(self.text.trim())),
+        }
+    }
+}
+
+/// Asks the control plane on this machine something, as its owner.
+pub(crate) fn ask(control: SocketAddr, method: &str, path: &str, body: Option<Value>) -> Result<Answer, Failure> {
+    if !control.ip().is_loopback() {
+        return Err(Failure::usage(format!("{control} is another machine: ask there, as whoever runs `maille up`")));
+    }
+    let token = maille_control::token::find(control.port()).map_err(Failure::usage)?;
+    let away = |error: String| Failure::usage(format!("the control plane at {control} cannot be asked: {error}"));
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", control.to_string())
+        .header("authorization", format!("Bearer {token}"))
+        .header("content-type", "application/json")
+        .body(Full::new(Bytes::from(body.map(|body| body.to_string()).unwrap_or_default())))
+        .map_err(|error| away(error.to_string()))?;
+    let asking = async {
+        let stream = TcpStream::connect(control).await.map_err(|error| away(error.to_string()))?;
+        let opened = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+        let (mut sender, connection) = opened.map_err(|error| away(error.to_string()))?;
+        tokio::spawn(async move { drop(connection.await) });
+        let answer = sender.send_request(request).await.map_err(|error| away(error.to_string()))?;
+        let status = answer.status().as_u16();
+        let body =
+            Limited::new(answer.into_body(), LONGEST).collect().await.map_err(|error| away(error.to_string()))?;
+        Ok(Answer { status, text: String::from_utf8_lossy(&body.to_bytes()).into_owned() })
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::running(format!("no event loop: {error}")))?;
+    runtime.block_on(async {
+        match tokio::time::timeout(PATIENCE, asking).await {
+            Ok(answer) => answer,
+            Err(_) => Err(away("it does not answer".to_owned())),
+        }
+    })
 }
 
 /// Reads the token that the control plane on this machine has left for us, anew each time.

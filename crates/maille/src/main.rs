@@ -1,10 +1,12 @@
 //! The `maille` command line: a thin main, one module per command.
 
+mod ca;
 mod cli;
 mod completion;
 mod control;
 mod demo;
 mod diagnostics;
+mod duration;
 mod explain;
 mod failure;
 mod plane;

@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::control::XDS_PORT;
 use crate::diagnostics::coloured;
+use crate::duration::duration;
 use crate::failure::{Failure, Outcome};
 use crate::plane::{self, Plane};
 use crate::terminal;
@@ -317,20 +318,9 @@ fn listen(port: u16) -> Result<TcpListener, Failure> {
     })
 }
 
-/// A duration as people write it, that a certificate may have.
+/// A life that a certificate may have.
 fn leaf_ttl(text: &str) -> Result<Duration, String> {
-    let expected = || "expected a number and s, m, h or d: 90s, 30m, 24h".to_owned();
-    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(expected)?;
-    let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86400,
-        _ => return Err(expected()),
-    };
-    let number: u64 = number.parse().map_err(|_| expected())?;
-    let life = number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(expected)?;
-    match life {
+    match duration(text)? {
         life if life < MIN_LEAF_TTL => {
             Err(format!("no certificate is good for less than {} s", MIN_LEAF_TTL.as_secs()))
         }
