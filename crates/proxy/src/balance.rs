@@ -46,8 +46,11 @@ struct Priority {
     able: AblePickers,
     localities: Vec<AblePickers>,
     /// Whose turn it is of the localities, for healthy hosts and for degraded ones: numbers into those that have a share.
-    turns: [Option<(RefCell<Edf>, Vec<(u32, f64)>)>; 2],
+    turns: [Option<Turns>; 2],
 }
+
+/// Whose turn it is, and the shares by which turns are taken.
+type Turns = (RefCell<Edf>, Vec<(u32, f64)>);
 
 /// For healthy hosts, and for degraded ones.
 struct AblePickers([Picker; 2]);
@@ -194,11 +197,7 @@ impl Balancer {
 }
 
 /// Localities take turns by their weights, less where not all of their hosts are able.
-fn turns(
-    localities: &[LocalityHosts],
-    overprovisioning: u32,
-    degraded: bool,
-) -> Option<(RefCell<Edf>, Vec<(u32, f64)>)> {
+fn turns(localities: &[LocalityHosts], overprovisioning: u32, degraded: bool) -> Option<Turns> {
     let shares: Vec<(u32, f64)> = localities
         .iter()
         .zip(0..)

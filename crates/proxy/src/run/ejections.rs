@@ -51,13 +51,13 @@ impl Ejections {
                 ClusterMetrics::ejections_enforced_local_origin_failure_percentage,
             ),
         ];
-        for (n, (detected, enforced)) in detected.iter().zip(enforced).zip(CELLS).map(|(n, cells)| (n, cells)) {
-            if *n.0 > 0 {
-                detected(metrics).add(u64::from(*n.0));
+        for ((seen, done), (detected, enforced)) in detected.iter().zip(enforced).zip(CELLS) {
+            if *seen > 0 {
+                detected(metrics).add(u64::from(*seen));
             }
-            if *n.1 > 0 {
-                enforced(metrics).add(u64::from(*n.1));
-                metrics.ejections_enforced_total().add(u64::from(*n.1));
+            if *done > 0 {
+                enforced(metrics).add(u64::from(*done));
+                metrics.ejections_enforced_total().add(u64::from(*done));
             }
         }
         if *overflow > 0 {

@@ -278,6 +278,9 @@ impl Main {
         let now = Instant::now();
         let late = self.assembly.materials().next_deadline().is_some_and(|deadline| deadline <= now);
         let verdicts = self.assembly.check(now, &mut || fastrand::u64(..));
+        for (cluster, counts) in self.assembly.outlier_counts() {
+            self.ejections.count(cluster, &counts);
+        }
         for (cluster, verdict) in &verdicts {
             match verdict {
                 Verdict::Ejected(host, reason) => tracing::info!(%cluster, %host, ?reason, "ejected"),

@@ -2,7 +2,6 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
 
 use crate::peers::PATIENCE;
 use crate::script::Proxy;
@@ -144,13 +143,5 @@ impl Raw {
                 Some(_) => {}
             }
         }
-    }
-
-    /// Whether nothing comes for a while.
-    pub(crate) fn is_silent(&mut self, during: Duration) -> bool {
-        self.0.set_read_timeout(Some(during)).unwrap();
-        let silent = self.0.read(&mut [0]).is_err();
-        self.0.set_read_timeout(Some(PATIENCE)).unwrap();
-        silent
     }
 }

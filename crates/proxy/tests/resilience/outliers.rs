@@ -153,10 +153,14 @@ fn some_statuses_are_failures_and_others_are_not() {
     use maille_xds::types::upstream_http::http_protocol_options::{
         ExplicitHttpConfig, OutlierDetection as Errors, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
     };
+    let exact = |text: &str| maille_xds::types::matcher::StringMatcher {
+        match_pattern: Some(maille_xds::types::matcher::string_matcher::MatchPattern::Exact(text.into())),
+        ..Default::default()
+    };
     let is = |status: &str| {
         let header = HeaderMatcher {
             name: ":status".into(),
-            header_match_specifier: Some(HeaderMatchSpecifier::ExactMatch(status.into())),
+            header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(exact(status))),
             ..HeaderMatcher::default()
         };
         MatchPredicate { rule: Some(Rule::HttpResponseHeadersMatch(HttpHeadersMatch { headers: vec![header] })) }

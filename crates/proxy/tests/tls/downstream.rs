@@ -341,7 +341,7 @@ fn large_bodies_come_through_whole() {
         std::io::copy(&mut stream.try_clone().unwrap(), &mut stream).unwrap();
     });
     let mut stream = connect(at, &Arc::new(client(&ca.pem, None)), "a.example").unwrap();
-    let sent: Vec<u8> = (0..3_000_000_u32).map(|i| (i * 31 >> 3) as u8).collect();
+    let sent: Vec<u8> = (0..3_000_000_u32).map(|i| ((i * 31) >> 3) as u8).collect();
     let (mut written, mut got) = (0, Vec::new());
     while got.len() < sent.len() {
         let more = &sent[written..(written + 50_000).min(sent.len())];

@@ -128,8 +128,7 @@ fn field(line: &[u8], known: &[(String, &str)]) -> String {
 /// A chunked body: the data, and the trailers.
 fn dechunk(mut body: &[u8]) -> String {
     let mut data = Vec::new();
-    loop {
-        let Some(line) = body.windows(2).position(|w| w == b"\r\n") else { break };
+    while let Some(line) = body.windows(2).position(|w| w == b"\r\n") {
         let size = String::from_utf8_lossy(&body[..line]).into_owned();
         let Ok(size) = usize::from_str_radix(&size, 16) else {
             return format!("(chunks) {} then {}", escape(&data), escape(body));

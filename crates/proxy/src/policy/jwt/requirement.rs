@@ -169,7 +169,7 @@ impl JwtProvider {
     fn apply(&self, token: &Token<'_>, found: &Found<'_>, head: &mut RequestHead, granted: &mut Granted) {
         if let Some((name, pad)) = &self.payload_header {
             let mut payload = token.payload_base64.to_owned();
-            while *pad && payload.len() % 4 != 0 {
+            while *pad && !payload.len().is_multiple_of(4) {
                 payload.push('=');
             }
             head.headers.append(name, payload.as_bytes());

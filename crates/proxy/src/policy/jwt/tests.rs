@@ -179,7 +179,7 @@ fn row_28_what_a_token_must_be() {
         ("payload no base64", format!("{}.!!.{}", sections[0], sections[2]), Err(Status::PayloadBadBase64)),
         ("payload no JSON", format!("{}.{}.{}", sections[0], b64("no"), sections[2]), Err(Status::PayloadBadJson)),
         ("signature no base64", format!("{}.{}.!!", sections[0], sections[1]), Err(Status::SignatureBadBase64)),
-        ("another word before it", format!("Tok {good}"), Err(Status::HeaderBadJson)),
+        ("another word before it", format!("Toke {good}"), Err(Status::HeaderBadJson)),
         ("signature cut", cut(4), Err(Status::VerificationFails)),
         ("no signature", format!("{}.{}.", sections[0], sections[1]), Err(Status::BadFormat)),
         (
@@ -210,7 +210,8 @@ fn where_tokens_stand() {
     let filter = filter(one());
     let cookie = format!("x=1; session={good}");
     let query = format!("/?a=1&token={good}");
-    let cases: Vec<(&str, &str, Vec<(&str, &str)>, Result<(), Status>)> = vec![
+    type Case<'a> = (&'a str, &'a str, Vec<(&'a str, &'a str)>, Result<(), Status>);
+    let cases: Vec<Case<'_>> = vec![
         ("nowhere", "/", vec![], Err(Status::Missing)),
         ("another scheme", "/", vec![("authorization", "Basic x")], Err(Status::Missing)),
         ("header", "/", vec![("authorization", &bearer)], Ok(())),

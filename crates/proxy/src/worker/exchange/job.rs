@@ -360,6 +360,7 @@ impl Job<'_> {
     }
 
     /// Makes the request what goes upstream.
+    #[allow(clippy::too_many_arguments, reason = "all that a request's own head depends on")]
     fn rewrite(
         &self,
         client: &Client,
