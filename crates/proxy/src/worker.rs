@@ -2,6 +2,7 @@
 
 mod body;
 mod buffers;
+mod client_cert;
 mod clock;
 mod connection;
 mod cors;

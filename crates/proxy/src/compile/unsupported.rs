@@ -75,6 +75,8 @@ fn filter_chain(out: &mut Found, at: &At<'_>, chain: &FilterChain) {
 }
 
 fn http_manager(out: &mut Found, at: &At<'_>, manager: &HttpManager) {
+    let chain = manager.client_cert_details.chain;
+    out.when(chain, at, "set_current_client_cert_details", "a client's whole chain in x-forwarded-client-cert");
     out.when(manager.http1.enable_trailers, at, "enable_trailers", "forwarding trailers");
     for filter in &manager.filters {
         match &filter.kind {

@@ -1,5 +1,6 @@
 //! What is known of a TLS connection once its handshake is over.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 use maille_identity::verify::PeerVerifier;
@@ -26,6 +27,8 @@ pub(crate) struct TlsInfo {
     pub(crate) peer_validated: bool,
     /// Our own certificate.
     pub(crate) local: Option<Arc<PeerCertificate>>,
+    /// What `x-forwarded-client-cert` says of it, once it has been asked for.
+    pub(crate) forwarded: OnceCell<Box<str>>,
 }
 
 impl TlsInfo {
@@ -49,6 +52,7 @@ impl TlsInfo {
             peer_validated: peer.is_some() && verifier.is_some_and(|verifier| verifier.checks_anything()),
             peer,
             local: None,
+            forwarded: OnceCell::new(),
         }
     }
 }

@@ -9,11 +9,12 @@ use maille_http::request::Scheme;
 use maille_http::{HeaderId, RequestHead, host};
 use maille_telemetry::flags::ResponseFlags;
 
+use super::client_cert;
 use super::http::Client;
 use super::record::Record;
 use super::reply::Reply;
 use super::scratch::Scratch;
-use crate::config::{ForwardClientCert, HttpManager, RouteSource, StripPort, Underscores};
+use crate::config::{HttpManager, RouteSource, StripPort, Underscores};
 use crate::snapshot::Snapshot;
 
 /// Checks and prepares a request; an error is the answer it gets instead of being routed.
@@ -31,10 +32,9 @@ pub(crate) fn prepare(
     hop_by_hop(scratch);
     let edge = addresses(client, manager, scratch, record);
     request_id(manager, scratch, edge);
-    if manager.forward_client_cert != ForwardClientCert::AlwaysForwardOnly {
-        // No client of ours has shown a certificate: whatever this says, it did not come from TLS.
-        scratch.request.headers.remove_id(HeaderId::XForwardedClientCert);
-    }
+    let tls = client.info.tls.as_deref();
+    let headers = &mut scratch.request.headers;
+    client_cert::forward(manager.forward_client_cert, manager.client_cert_details, tls, headers);
     Ok(())
 }
 
