@@ -45,4 +45,6 @@ pub fn decode<M: Message + Default>(resource: &Resource) -> Result<M, Refused> {
 }
 
 #[cfg(test)]
+mod attacks;
+#[cfg(test)]
 mod tests;

@@ -39,6 +39,9 @@ pub fn parse_response(
         Ok(())
     };
     let Some((len, framing)) = fields::parse(rest, limits, &mut head.headers, false, host)? else { return too_large };
+    if line_end + 1 + len > limits.head_bytes {
+        return Err(Error::HeadTooLarge);
+    }
     if version == Version::Http10 && framing.chunked {
         return Err(Error::TransferEncodingInHttp10);
     }

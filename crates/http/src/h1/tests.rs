@@ -41,15 +41,30 @@ fn a_request() {
     assert_eq!(out, b"POST /a/b?c HTTP/1.1\r\nhost: X.example:80\r\nx-a: b\r\ncontent-length: 5\r\n\r\n");
 }
 
-/// Requests that must never get through, each with the status it is answered with.
+/// None of these gets through; each with the status it is answered with.
+fn refused(table: &[(&str, u16)]) {
+    for (raw, status) in table {
+        match request(raw.as_bytes()) {
+            Err(e) => assert_eq!(e.status(), *status, "{raw:?}: {e}"),
+            Ok(Some((RequestMeta { objection: Some(e), .. }, _))) => assert_eq!(e.status(), *status, "{raw:?}: {e}"),
+            Ok(got) => panic!("{raw:?} was taken: {got:?}"),
+        }
+    }
+}
+
+/// Two ways to say how long a body is are one too many.
 #[test]
-fn attacks() {
-    let many = format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "a: b\r\n".repeat(100));
-    let long = format!("GET / HTTP/1.1\r\nHost: x\r\na: {}\r\n\r\n", "b".repeat(60 * 1024));
-    let table: &[(&str, u16)] = &[
-        // framing
+fn row_01_never_both_a_length_and_chunks() {
+    refused(&[
         ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
         ("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n", 400),
+    ]);
+}
+
+/// A length is digits, once.
+#[test]
+fn row_02_lengths_that_readers_differ_on() {
+    refused(&[
         ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n", 400),
         ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n", 400),
         ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5, 5\r\n\r\n", 400),
@@ -61,6 +76,14 @@ fn attacks() {
         ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length:\r\n\r\n", 400),
         ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999\r\n\r\n", 400),
         ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length : 5\r\n\r\n", 400),
+        ("CONNECT x:80 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n", 400),
+    ]);
+}
+
+/// The only coding is `chunked`, once, in HTTP/1.1.
+#[test]
+fn row_03_codings_that_readers_differ_on() {
+    refused(&[
         ("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked, identity\r\n\r\n", 501),
         ("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
         ("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\n\r\n", 501),
@@ -69,8 +92,13 @@ fn attacks() {
         ("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding:\r\n\r\n", 501),
         ("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding:\r\n chunked\r\n\r\n", 400),
         ("POST / HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", 426),
-        ("CONNECT x:80 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n", 400),
-        // lines and fields
+    ]);
+}
+
+/// Lines end with CR LF, names are tokens, values hold no control characters.
+#[test]
+fn row_05_lines_and_fields_that_readers_differ_on() {
+    refused(&[
         ("GET / HTTP/1.1\nHost: x\n\n", 400),
         ("GET / HTTP/1.1\r\nHost: x\nX-A: b\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: x\r\nX-A: b\n\r\n", 400),
@@ -83,9 +111,13 @@ fn attacks() {
         ("GET / HTTP/1.1\r\nHost: x\r\nX-A\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: x\r\nX A: b\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: x\r\n:path: /evil\r\n\r\n", 400),
-        (&many, 431),
-        (&long, 431),
-        // request line and host
+    ]);
+}
+
+/// One target, one host, each what it says it is.
+#[test]
+fn row_10_targets_and_hosts_that_readers_differ_on() {
+    refused(&[
         ("GET / HTTP/1.0\r\n\r\n", 426),
         ("GET / HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\n\r\n", 400),
@@ -109,17 +141,61 @@ fn attacks() {
         ("GET / HTTP/3.0\r\nHost: x\r\n\r\n", 426),
         ("GET /\r\n\r\n", 426),
         ("\x16\x03\x01\x02\x00", 400),
-        // hop-by-hop
+    ]);
+}
+
+/// Neither more nor larger fields than allowed.
+#[test]
+fn row_13_a_head_has_bounds() {
+    let many = format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "a: b\r\n".repeat(100));
+    let long = format!("GET / HTTP/1.1\r\nHost: x\r\na: {}\r\n\r\n", "b".repeat(60 * 1024));
+    refused(&[(&many, 431), (&long, 431)]);
+}
+
+/// Nobody may name away what the next hop relies on.
+#[test]
+fn row_25_connection_names_nothing_that_others_rely_on() {
+    refused(&[
         ("GET / HTTP/1.1\r\nHost: x\r\nConnection: x-forwarded-for\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: x\r\nConnection: Authorization\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: x\r\nConnection: a,b,c,d,e,f,g,h,i,j\r\n\r\n", 400),
-    ];
-    for (raw, status) in table {
-        match request(raw.as_bytes()) {
-            Err(e) => assert_eq!(e.status(), *status, "{raw:?}: {e}"),
-            Ok(Some((RequestMeta { objection: Some(e), .. }, _))) => assert_eq!(e.status(), *status, "{raw:?}: {e}"),
-            Ok(got) => panic!("{raw:?} was taken: {got:?}"),
-        }
+    ]);
+}
+
+/// Every byte in every place of a head: what stands there is what the grammar allows.
+#[test]
+fn row_05_each_byte_in_each_place() {
+    let token = crate::name::is_token;
+    for b in 0..=255u8 {
+        let taken = |before: &[u8], after: &[u8]| {
+            let raw = [before, &[b], after].concat();
+            matches!(request(&raw), Ok(Some((RequestMeta { objection: None, .. }, _))))
+        };
+        let rest = b" / HTTP/1.1\r\nHost: x\r\n\r\n";
+        assert!(!taken(b"GE", b"T / HTTP/1.1\r\nHost: x\r\n\r\n"), "method {b:#x}");
+        assert!(!taken(b"GET", rest), "behind the method {b:#x}");
+        let target = matches!(b, b'!'..=b'~') && b != b'#';
+        assert_eq!(taken(b"GET /a", b"b HTTP/1.1\r\nHost: x\r\n\r\n"), target, "target {b:#x}");
+        assert_eq!(taken(b"GET / HTTP/1.", b"\r\nHost: x\r\n\r\n"), b == b'1', "version {b:#x}");
+        assert_eq!(taken(b"GET / HTTP/1.1\r\nHost: x\r\nX-", b"A: b\r\n\r\n"), token(b) || b == b':', "name {b:#x}");
+        let value = matches!(b, b'\t' | b' '..=b'~' | 0x80..);
+        assert_eq!(taken(b"GET / HTTP/1.1\r\nHost: x\r\nX-A: a", b"b\r\n\r\n"), value, "value {b:#x}");
+        let host = crate::host::authority_is_valid(&[b]);
+        assert_eq!(taken(b"GET / HTTP/1.1\r\nHost: x", b"y\r\n\r\n"), host, "host {b:#x}");
+    }
+}
+
+/// A response is held to bounds as a request is.
+#[test]
+fn row_13_responses_have_bounds() {
+    for (head, taken) in [
+        ("a: b\r\n".repeat(100), true),
+        ("a: b\r\n".repeat(101), false),
+        (format!("a: {}\r\n", "b".repeat(60 * 1024 - 30)), true),
+        (format!("a: {}\r\n", "b".repeat(60 * 1024)), false),
+    ] {
+        let raw = format!("HTTP/1.1 200 OK\r\n{head}\r\n");
+        assert_eq!(matches!(response(raw.as_bytes(), false), Ok(Some(_))), taken, "{} bytes", raw.len());
     }
 }
 
@@ -199,7 +275,7 @@ fn responses() {
 }
 
 #[test]
-fn chunked_bodies() {
+fn row_04_chunks_have_one_reading() {
     for (raw, data, rest) in [
         ("5\r\nhello\r\n0\r\n\r\nGET", "hello", 3),
         ("5;a=b\r\nhello\r\nA\r\n0123456789\r\n0\r\nX-T: 1\r\nContent-Length: 9\r\n\r\n", "hello0123456789", 0),
@@ -241,7 +317,7 @@ fn chunked_bodies() {
 }
 
 #[test]
-fn trailers() {
+fn row_04_trailers_frame_nothing() {
     let read = |section: &str| {
         let mut raw = format!("2\r\nhi\r\n0\r\n{section}\r\n").into_bytes();
         let mut decoder = BodyDecoder::new(BodyLength::Chunked);
@@ -306,7 +382,7 @@ proptest! {
     }
 
     #[test]
-    fn random_bytes_never_panic(raw in proptest::collection::vec(any::<u8>(), 0..300), cut in 1usize..20) {
+    fn row_36_random_bytes_never_panic(raw in proptest::collection::vec(any::<u8>(), 0..300), cut in 1usize..20) {
         let _ = request(&raw);
         let _ = response(&raw, false);
         let _ = body(BodyLength::Chunked, &raw, cut);
@@ -314,7 +390,7 @@ proptest! {
 
     /// Nearly HTTP: the pieces that framing is made of, in any order.
     #[test]
-    fn random_pieces_never_panic(pieces in proptest::collection::vec(prop_oneof![
+    fn row_36_random_pieces_never_panic(pieces in proptest::collection::vec(prop_oneof![
         Just("GET / HTTP/1.1\r\n"), Just("HTTP/1.1 200 OK\r\n"), Just("Host: x\r\n"), Just("\r\n"), Just("\n"), Just("\r"), Just(": "),
         Just("Content-Length: 5\r\n"), Just("Transfer-Encoding: chunked\r\n"), Just("Connection: a, close\r\n"), Just("5\r\n"), Just("0\r\n\r\n"), Just("hello"), Just("\0"),
     ], 0..12)) {
@@ -329,7 +405,7 @@ proptest! {
 
     /// What we accept as a length is exactly what the rule says.
     #[test]
-    fn content_length_rule(value in "[0-9+, x-]{0,20}") {
+    fn row_02_a_length_is_digits_given_once(value in "[0-9+, x-]{0,20}") {
         let raw = format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {value}\r\n\r\n");
         let trimmed = value.trim();
         let ok = !trimmed.is_empty() && trimmed.len() <= 18 && trimmed.bytes().all(|b| b.is_ascii_digit());

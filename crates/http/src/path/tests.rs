@@ -85,14 +85,14 @@ fn slashes() {
 
 /// An escaped dot is a dot, also before path parameters, where Envoy lets it pass: the next server may resolve it.
 #[test]
-fn stricter_than_envoy() {
+fn row_11_escaped_dots_are_dots() {
     assert_eq!(apply(NORMALIZE, "/a/%2e%2e;/b").as_deref(), Some("/b"));
 }
 
 proptest::proptest! {
     /// Once normal, always the same: a decision about the path stays true of what is sent on.
     #[test]
-    fn is_idempotent(path in "/[a-c./\\\\;%2eE45fF ?^]{0,24}") {
+    fn row_11_a_normal_path_stays_as_it_is(path in "/[a-c./\\\\;%2eE45fF ?^]{0,24}") {
         if let Outcome::Continue(once) = NORMALIZE.apply(path.as_bytes()) {
             let again = NORMALIZE.apply(&once);
             proptest::prop_assert_eq!(&again, &Outcome::Continue(Cow::Borrowed(&once[..])), "{}", path);

@@ -74,3 +74,46 @@ pub(crate) fn mark(policy: &CorsPolicy, origin: &[u8], response: &mut ResponseHe
         response.headers.set_id(HeaderId::AccessControlExposeHeaders, policy.expose.as_bytes());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::{Fraction, StringMatcher};
+
+    /// What may be read is decided by the whole origin, scheme and port included, for each request anew; and nothing is
+    /// said to an origin that is not allowed.
+    #[test]
+    fn row_35_an_origin_is_all_of_it() {
+        let text: Arc<str> = "".into();
+        let policy = CorsPolicy {
+            origins: vec![StringMatcher::Exact((*b"https://a.example").into())],
+            methods: text.clone(),
+            headers: text.clone(),
+            expose: text.clone(),
+            max_age: text,
+            credentials: true,
+            forward_not_matching_preflights: false,
+            private_network: false,
+            enabled: Fraction { numerator: 1, denominator: 1 },
+        };
+        for (origin, allowed) in [
+            ("https://a.example", true),
+            ("http://a.example", false),
+            ("https://a.example:8443", false),
+            ("https://a.example.evil", false),
+            ("https://evil/https://a.example", false),
+            ("https://A.example", false),
+            ("null", false),
+        ] {
+            let request = RequestHead::build("GET", "x", "/", &[("origin", origin)]);
+            assert_eq!(matches!(check(&policy, &request, 0), Cors::Allowed(_)), allowed, "{origin}");
+            let fields = [("origin", origin), ("access-control-request-method", "PUT")];
+            let preflight = RequestHead::build("OPTIONS", "x", "/", &fields);
+            let Cors::Preflight(reply) = check(&policy, &preflight, 0) else { panic!("{origin}: not answered") };
+            let named = reply.headers.iter().any(|(name, _)| name.id() == HeaderId::AccessControlAllowOrigin);
+            assert_eq!(named, allowed, "{origin}");
+        }
+    }
+}

@@ -8,7 +8,9 @@
 mod cases;
 mod client;
 mod envoy;
+mod page;
 mod peers;
+mod rows;
 mod server;
 mod setups;
 mod sides;
