@@ -2,6 +2,7 @@
 
 mod attacks;
 mod bodies;
+mod envoy;
 mod frames;
 mod grpc;
 mod peers;

@@ -27,12 +27,12 @@ pub(crate) fn run(test: impl Future<Output = ()>) {
 
 /// A connection to a proxy.
 pub(crate) async fn connect(proxy: &Proxy) -> SendRequest<Bytes> {
-    connect_with(proxy, h2::client::Builder::new()).await
+    connect_to(proxy.http).await
 }
 
-pub(crate) async fn connect_with(proxy: &Proxy, builder: h2::client::Builder) -> SendRequest<Bytes> {
-    let stream = TcpStream::connect(proxy.http).await.unwrap();
-    let (send, connection) = builder.handshake(stream).await.unwrap();
+pub(crate) async fn connect_to(address: SocketAddr) -> SendRequest<Bytes> {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (send, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::task::spawn_local(async move {
         let _ = connection.await;
     });
