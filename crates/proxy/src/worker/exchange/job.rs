@@ -81,9 +81,9 @@ impl Job<'_> {
             _ => None,
         };
         let limits = Limits::of(self.manager, self.forward, &scratch.request);
-        let terms = Terms::new(self.forward, limits.route, &mut scratch.request);
+        let terms = Terms::new(self.forward, &limits, &mut scratch.request);
         self.timeout_status = terms.timeout_status;
-        self.rewrite(client, scratch, record, destination, options, &terms, limits.tell_grpc);
+        self.rewrite(client, scratch, record, destination, options, &terms);
         let copies = match self.forward.mirrors.as_slice() {
             mirrors if !mirrors.is_empty() && tunnel == Tunnel::None => {
                 Copies::of(&client.worker, mirrors, &scratch.request)
@@ -369,7 +369,6 @@ impl Job<'_> {
         destination: &Destination,
         options: RouterOptions,
         terms: &Terms<'_>,
-        tell_grpc: bool,
     ) {
         let head = &mut scratch.request;
         if let Some(expected) = terms.expected() {
@@ -377,7 +376,7 @@ impl Job<'_> {
                 let millis = expected.as_millis().to_string();
                 head.headers.set_id(HeaderId::XEnvoyExpectedRqTimeoutMs, millis.as_bytes());
             }
-            if tell_grpc {
+            if terms.tell_grpc {
                 head.headers.set_id(HeaderId::GrpcTimeout, to_grpc_timeout(expected).as_bytes());
             }
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use maille_http::{HeaderId, RequestHead};
 
 use crate::config::{Forward, HeaderMatcher, RetryOn, RetryPolicy, ValueMatcher};
+use crate::worker::timers::Limits;
 
 /// What holds for one request.
 #[derive(Debug)]
@@ -19,18 +20,21 @@ pub(crate) struct Terms<'p> {
     pub(crate) per_try_idle: Option<Duration>,
     /// What the client gets when it has taken too long.
     pub(crate) timeout_status: u16,
+    /// Whether the upstream is told the limit in `grpc-timeout`.
+    pub(crate) tell_grpc: bool,
 }
 
 impl<'p> Terms<'p> {
-    /// `timeout` is what the route allows. The request's own headers count when it comes from inside; they end here.
-    pub(crate) fn new(forward: &'p Forward, timeout: Option<Duration>, head: &mut RequestHead) -> Terms<'p> {
+    /// `limits` are what the route allows. The request's own headers count when it comes from inside; they end here.
+    pub(crate) fn new(forward: &'p Forward, limits: &Limits, head: &mut RequestHead) -> Terms<'p> {
         let policy = forward.retry.as_deref();
         let mut terms = Terms {
             policy: policy.map(Cow::Borrowed),
-            timeout,
+            timeout: limits.route,
             per_try: policy.and_then(|policy| policy.per_try_timeout),
             per_try_idle: policy.and_then(|policy| policy.per_try_idle_timeout),
             timeout_status: 504,
+            tell_grpc: limits.tell_grpc,
         };
         // From outside none of them gets this far.
         if head.headers.has(HeaderId::XEnvoyInternal) {
