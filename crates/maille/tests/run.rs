@@ -382,3 +382,30 @@ fn traffic_goes_on_while_the_control_plane_is_away_and_the_workload_comes_back()
     assert_eq!(up.end(), Some(0));
     assert_eq!(up.runtime_files(), [""; 0]);
 }
+
+#[test]
+fn a_policy_reaches_clients_that_stay_connected() {
+    let port = free_port();
+    let up = Up::start(&[("gateway.yaml", &gateway(port)), ("route.yaml", &direct_response("hello"))]);
+    eventually("the route", || get(port).ok().filter(|answer| answer.starts_with("HTTP/1.1 200")));
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut ask = || {
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+        let (mut answer, mut byte) = (Vec::new(), [0]);
+        while !answer.ends_with(b"hello") {
+            stream.read_exact(&mut byte).unwrap();
+            answer.push(byte[0]);
+        }
+        String::from_utf8(answer).unwrap()
+    };
+    assert!(!ask().contains("connection: close"));
+    up.save(
+        "policy.yaml",
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: nobody, namespace: istio-system}\nspec: {}\n",
+    );
+    eventually("the policy", || get(port).ok().filter(|answer| answer.starts_with("HTTP/1.1 403")));
+    // It began when everybody was let in, so it may end; but it is not asked anything else.
+    assert!(ask().contains("connection: close"));
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+}

@@ -43,7 +43,7 @@ use ahash::AHashMap;
 use maille_telemetry::metrics::{HttpMetrics, ListenerMetrics, Registry as MetricRegistry};
 use tokio::sync::{Notify, mpsc};
 
-use crate::config::Direction;
+use crate::config::{Direction, Listener};
 use crate::run::newest::Newest;
 use crate::snapshot::Snapshot;
 use crate::upstream::WorkerCluster;
@@ -58,7 +58,7 @@ use listening::Listening;
 pub(crate) use logs::SharedLogs;
 use logs::WorkerLogs;
 pub(crate) use overload::Overload;
-use registry::Registry;
+use registry::{Registered, Registry};
 use scratch::Scratches;
 
 /// What the main thread tells a worker.
@@ -98,6 +98,9 @@ impl Draining {
         }
     }
 }
+
+/// How long a silent client of a listener that was replaced may stay: as long as Istio drains.
+const SILENT_SECONDS: u32 = 45;
 
 /// What is served. Each request takes hold of it, which must not touch a counter that other threads touch too.
 #[allow(clippy::redundant_allocation, reason = "the outer count is this thread's own")]
@@ -257,6 +260,16 @@ impl Worker {
         self.draining.get().concerns(direction)
     }
 
+    /// A connection's place among the others.
+    pub(crate) fn register(&self, listener: &Arc<Listener>) -> Registered {
+        let registered = self.connections.add(listener);
+        // What it has agreed on so far may have taken longer than its listener stayed.
+        if !is_current(&self.snapshot.borrow(), listener) {
+            registered.slot.outdate();
+        }
+        registered
+    }
+
     fn install(&self, snapshot: Arc<Snapshot>) {
         self.clusters.borrow_mut().retain(|name, cluster| match snapshot.clusters.get(name) {
             Some(entry) => {
@@ -268,6 +281,8 @@ impl Worker {
                 false
             }
         });
+        let silent_until = self.clock.seconds().saturating_add(SILENT_SECONDS);
+        self.connections.retire(|listener| is_current(&snapshot, listener), silent_until);
         *self.snapshot.borrow_mut() = Rc::new(snapshot);
     }
 
@@ -281,6 +296,10 @@ impl Worker {
         };
         let _ = tokio::time::timeout(limit, empty).await;
     }
+}
+
+fn is_current(snapshot: &Snapshot, listener: &Arc<Listener>) -> bool {
+    snapshot.listeners.get(&listener.name).is_some_and(|now| Arc::ptr_eq(now, listener))
 }
 
 /// Says when the last connection that came in is gone.

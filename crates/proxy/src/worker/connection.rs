@@ -102,7 +102,7 @@ struct Arrival {
 
 /// Lets the listener filters look at a connection, and serves it.
 async fn look(worker: Rc<Worker>, listener: Arc<Listener>, mut arrival: Arrival) {
-    let registered = worker.connections.add(listener.direction);
+    let registered = worker.register(&listener);
     let Arrival { stream, input, facts, .. } = &mut arrival;
     let port = facts.local.port();
     let looked = inspect::inspect(&listener, port, stream, input, &worker.blocks, facts);
@@ -204,7 +204,7 @@ async fn secure(
     mut input: Input,
     mut info: ConnectionInfo,
 ) {
-    let registered = worker.connections.add(info.listener.direction);
+    let registered = worker.register(&info.listener);
     let context = worker.snapshot().servers.get(&tls.id).cloned().flatten();
     let Some(context) = context else {
         tracing::debug!(listener = %info.listener.name, chain = %info.chain.name, "its secrets are not there");

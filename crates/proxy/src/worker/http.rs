@@ -68,7 +68,7 @@ pub(crate) async fn serve(
         tracing::debug!(remote = %info.remote, details = refusal.details, "a policy refuses the connection");
         return input.release(&worker.blocks);
     }
-    let registered = worker.connections.add(info.listener.direction);
+    let registered = worker.register(&info.listener);
     let metrics = worker.http_metrics(&manager.stat_prefix);
     metrics.downstream_cx_total().inc();
     if info.tls.is_some() {

@@ -212,7 +212,8 @@ async fn drive(connection: &mut Connection<Wire, Bytes>, shared: &Rc<Shared>) {
             if keepalive.as_mut().is_some_and(|keepalive| keepalive.is_dead(cx)) {
                 return Poll::Ready(Next::End);
             }
-            if shared.slot.poll_closing(cx) { Poll::Ready(Next::Leave) } else { Poll::Pending }
+            let outdated = shared.slot.is_outdated() && !shared.leaving.get();
+            if shared.slot.poll_closing(cx) || outdated { Poll::Ready(Next::Leave) } else { Poll::Pending }
         });
         match next.await {
             Next::Stream(request, respond) => {
@@ -309,7 +310,7 @@ async fn serve_stream(
         requests: number,
         metrics: shared.metrics.clone(),
         stream_idle: u32::MAX,
-        registered: shared.worker.connections.add(shared.info.listener.direction),
+        registered: shared.worker.register(&shared.info.listener),
     };
     client.limit_silence(manager.timeouts.stream_idle);
     let limits = Limits {

@@ -2,10 +2,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use super::Draining;
-use crate::config::Direction;
+use crate::config::{Direction, Listener};
 
 /// All connections of a worker.
 #[derive(Default)]
@@ -23,6 +24,10 @@ struct Slots {
 /// What the worker knows of one connection.
 pub(crate) struct Slot {
     direction: Direction,
+    /// What it was taken in by.
+    listener: Arc<Listener>,
+    /// That listener has been replaced: what it asked of its clients is not what is asked of them now.
+    outdated: Cell<bool>,
     /// The second from which on it is closed; `u32::MAX` is never.
     deadline: Cell<u32>,
     /// Whether it waits for a request, so that nothing is lost by closing it.
@@ -41,9 +46,11 @@ pub(crate) struct Registered {
 }
 
 impl Registry {
-    pub(crate) fn add(&self, direction: Direction) -> Registered {
+    pub(crate) fn add(&self, listener: &Arc<Listener>) -> Registered {
         let slot = Rc::new(Slot {
-            direction,
+            direction: listener.direction,
+            listener: listener.clone(),
+            outdated: Cell::new(false),
             deadline: Cell::new(u32::MAX),
             idle: Cell::new(false),
             closing: Cell::new(false),
@@ -90,6 +97,23 @@ impl Registry {
         self.close(|slot| slot.idle.get() && draining.concerns(slot.direction));
     }
 
+    /// Has the clients of listeners that were replaced or removed go with their next response, or when they have been silent for
+    /// a while: a connection keeps the filters it began with.
+    pub(crate) fn retire(&self, is_current: impl Fn(&Arc<Listener>) -> bool, silent_until: u32) {
+        for slot in self.slots.borrow().used.iter().flatten().filter(|slot| !slot.outdated.get()) {
+            if is_current(&slot.listener) {
+                continue;
+            }
+            slot.outdate();
+            if slot.idle.get() {
+                slot.deadline.set(slot.deadline.get().min(silent_until));
+            }
+            if let Some(waker) = slot.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+
     /// Closes what is past its deadline.
     pub(crate) fn close_overdue(&self, now: u32) {
         self.close(|slot| slot.deadline.get() <= now);
@@ -110,6 +134,15 @@ impl Slot {
     pub(crate) fn set(&self, idle: bool, deadline: u32) {
         self.idle.set(idle);
         self.deadline.set(deadline);
+    }
+
+    /// Whether the client is to go because what took it in is not in force any more.
+    pub(crate) fn is_outdated(&self) -> bool {
+        self.outdated.get()
+    }
+
+    pub(crate) fn outdate(&self) {
+        self.outdated.set(true);
     }
 
     /// What was said about closing has been heard; it may be said again.

@@ -34,6 +34,7 @@ pub(crate) fn finish_headers(client: &Client, manager: &HttpManager, scratch: &m
 /// Whether the connection ends with this response, as far as we have a say.
 pub(crate) fn must_close(client: &Client, manager: &HttpManager) -> bool {
     client.worker.is_draining(client.info.listener.direction)
+        || client.registered.slot.is_outdated()
         || manager.timeouts.max_connection_duration.is_some_and(|life| {
             client.worker.clock.seconds() >= client.born.saturating_add(super::http::seconds(Some(life)))
         })

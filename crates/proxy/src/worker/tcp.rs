@@ -37,7 +37,7 @@ pub(crate) async fn serve(
     proxy: Arc<TcpProxy>,
     info: ConnectionInfo,
 ) {
-    let _registered = worker.connections.add(info.listener.direction);
+    let _registered = worker.register(&info.listener);
     let mut facts = Facts::default();
     let start = Instant::now();
     if let Err(refusal) = gate::admits(&info) {
