@@ -3,8 +3,8 @@
 use crate::compile::Refused;
 use crate::compile::at::At;
 use crate::config::{
-    Cluster, Discovery, DownstreamTransport, FilterChain, HttpFilterKind, HttpManager, Listener, Network, TlsContext,
-    UpstreamTransport,
+    Cluster, Discovery, DownstreamTransport, FilterChain, Http2Options, HttpFilterKind, HttpManager, Listener, Network,
+    TlsContext, UpstreamTransport,
 };
 use crate::tls::Params;
 
@@ -33,7 +33,14 @@ pub fn cluster(cluster: &Cluster) -> Vec<Refused> {
     out.when(dynamic, at, "cluster_type", "a dynamic forward proxy");
     let closing = cluster.close_on_host_removal || cluster.close_on_host_failure;
     out.when(closing, at, "common_lb_config", "closing connections at work when their host goes");
+    malformed_in_stream(&mut out, at, &cluster.http.http2);
     out.0
+}
+
+/// What a malformed message ends is not a matter of configuration here.
+fn malformed_in_stream(out: &mut Found, at: &At<'_>, options: &Http2Options) {
+    let (field, what) = ("http2_protocol_options", "override_stream_error_on_invalid_http_message");
+    out.when(options.stream_error_on_invalid_message, at, field, what);
 }
 
 struct Found(Vec<Refused>);
@@ -78,6 +85,7 @@ fn http_manager(out: &mut Found, at: &At<'_>, manager: &HttpManager) {
     let chain = manager.client_cert_details.chain;
     out.when(chain, at, "set_current_client_cert_details", "a client's whole chain in x-forwarded-client-cert");
     out.when(manager.http1.enable_trailers, at, "enable_trailers", "forwarding trailers");
+    malformed_in_stream(out, at, &manager.http2);
     for filter in &manager.filters {
         match &filter.kind {
             HttpFilterKind::ExtAuthz(filter) => {

@@ -75,13 +75,30 @@ fn a_request_on_a_connection_that_dies_is_sent_again() {
     assert!(client.head().starts_with("HTTP/1.1 503 "));
 }
 
+/// Part of a body may have been acted upon: without a policy that says so nothing is sent again.
+#[test]
+fn a_body_that_is_still_coming_is_not_sent_again_unasked() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server);
+    let mut client = proxy.connect();
+    client.send("GET /1 HTTP/1.1\r\nHost: x\r\n\r\n");
+    let mut upstream = server.accept();
+    upstream.head();
+    upstream.send(OK);
+    client.until("ok");
+    client.send("PUT /2 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
+    upstream.head();
+    drop(upstream);
+    assert!(client.head().starts_with("HTTP/1.1 503 "));
+}
+
 /// With all of its body, however much of that the dead connection has had.
 #[test]
 fn a_body_is_sent_again_whole() {
     let server = Server::start();
     let proxy = Proxy::with(&server, |_, route| {
         let Some(route::route::Action::Route(action)) = &mut route.action else { unreachable!() };
-        action.retry_policy = Some(route::RetryPolicy { retry_on: "connect-failure".into(), ..Default::default() });
+        action.retry_policy = Some(route::RetryPolicy { retry_on: "reset".into(), ..Default::default() });
     });
     let mut client = proxy.connect();
     client.send("GET /1 HTTP/1.1\r\nHost: x\r\n\r\n");

@@ -1,5 +1,10 @@
 //! Retries and timeouts: what the route says, and what requests from inside say themselves.
 
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::sync::mpsc;
+use std::time::Duration;
+
 use maille_xds::types::pb::envoy::extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig;
 use maille_xds::types::route::retry_policy::{
     RateLimitedRetryBackOff, ResetHeader, RetryPriority, retry_priority::ConfigType,
@@ -155,4 +160,107 @@ fn the_next_try_goes_to_another_priority() {
     }
     assert_eq!(first.see(|state| state.requests), 5);
     assert_eq!(second.see(|state| state.requests), 5);
+}
+
+/// A server that reads a chunked request to its end, then says nothing (`answers[n]` is false) or 200; and what each connection brought.
+fn server_of_chunks(answers: &'static [bool]) -> (Backend, mpsc::Receiver<String>) {
+    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let backend = Backend::at(socket.local_addr().unwrap());
+    let (seen_in, seen) = mpsc::channel();
+    std::thread::spawn(move || {
+        for &answers in answers {
+            let (mut stream, _) = socket.accept().unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            let mut all = String::new();
+            let mut some = [0; 4096];
+            while !all.ends_with("\r\n0\r\n\r\n") {
+                match stream.read(&mut some) {
+                    Ok(n) if n > 0 => all.push_str(&String::from_utf8_lossy(&some[..n])),
+                    _ => break,
+                }
+            }
+            // Nobody may be listening any more.
+            let _ = seen_in.send(all);
+            if answers {
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+            }
+        }
+    });
+    (backend, seen)
+}
+
+/// The data of a chunked message.
+fn data(message: &str) -> String {
+    let mut rest = message.split_once("\r\n\r\n").unwrap().1;
+    let mut data = String::new();
+    while let Some((size, more)) = rest.split_once("\r\n") {
+        let size = usize::from_str_radix(size, 16).unwrap();
+        data.push_str(&more[..size]);
+        rest = more[size..].strip_prefix("\r\n").unwrap();
+    }
+    data
+}
+
+#[test]
+fn a_chunked_body_goes_out_whole_at_each_try() {
+    let (backend, seen) = server_of_chunks(&[false, false, true]);
+    let proxy = Proxy::start(&[&backend], |config| config.route.retry_policy = Some(retries("5xx", 2)));
+    let mut stream = TcpStream::connect(proxy.http()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.write_all(b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n").unwrap();
+    let body = "x".repeat(10_000);
+    // So late that it is streamed.
+    for end in ["\r\n", "\r\n0\r\n\r\n"] {
+        std::thread::sleep(Duration::from_millis(30));
+        stream.write_all(format!("{:x}\r\n{body}{end}", body.len()).as_bytes()).unwrap();
+    }
+    for attempt in 1..=3 {
+        let request = seen.recv_timeout(Duration::from_secs(20)).expect("a request");
+        assert!(request.ends_with("\r\n0\r\n\r\n"), "the end of attempt {attempt} is missing");
+        assert_eq!(data(&request), body.repeat(2), "attempt {attempt}");
+    }
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+#[test]
+fn who_may_ask_twice_is_asked_again_when_a_kept_connection_ends() {
+    // method and body -> how often the backend is asked, without any policy
+    for (request, asked) in [
+        ("GET / HTTP/1.1\r\n", 3),
+        ("PUT / HTTP/1.1\r\ncontent-length: 2\r\n", 3),
+        ("POST / HTTP/1.1\r\ncontent-length: 2\r\n", 2),
+        ("PATCH / HTTP/1.1\r\ncontent-length: 2\r\n", 2),
+    ] {
+        let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let backend = Backend::at(socket.local_addr().unwrap());
+        let (seen_in, seen) = mpsc::channel();
+        std::thread::spawn(move || {
+            for answers in [&[true, false][..], &[true]] {
+                let (mut stream, _) = socket.accept().unwrap();
+                for &answers in answers {
+                    let mut some = [0; 4096];
+                    // The proxy hands on a head and so short a body in one piece.
+                    if !matches!(stream.read(&mut some), Ok(n) if n > 0) {
+                        return;
+                    }
+                    let _ = seen_in.send(());
+                    if answers {
+                        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+                    }
+                }
+            }
+        });
+        let proxy = Proxy::start(&[&backend], |_| {});
+        assert_eq!(proxy.get("/").status, 200);
+        let body = if request.contains("length") { "hi" } else { "" };
+        let mut stream = TcpStream::connect(proxy.http()).unwrap();
+        stream.write_all(format!("{request}host: x\r\nconnection: close\r\n\r\n{body}").as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let status = if asked == 3 { "HTTP/1.1 200 " } else { "HTTP/1.1 503 " };
+        assert!(answer.starts_with(status), "{request}: {answer}");
+        assert_eq!(seen.try_iter().count(), asked, "{request}");
+    }
 }

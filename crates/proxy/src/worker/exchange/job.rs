@@ -29,7 +29,7 @@ use crate::worker::reply::{OnRoute, Reply, answer};
 use crate::worker::retry::{self, Priorities, Reset, Terms};
 use crate::worker::scratch::Scratch;
 use crate::worker::timers::{Limits, Timers, to_grpc_timeout};
-use crate::worker::upstream_request::{Lost, carries};
+use crate::worker::upstream_request::{Lost, carries, is_received};
 
 /// A request that goes upstream.
 pub(super) struct Job<'a> {
@@ -172,11 +172,9 @@ impl Job<'_> {
             let asked = retry.filter(|_| reset.is_none()).and_then(|policy| asked_pause(policy, scratch));
             let replayable = outbound.can_restart();
             // A connection that was kept open may have been closed by the other side just as we used it.
-            let nobodys_fault = match reset {
-                Some(Reset::Terminated) => retry::is_idempotent(scratch.request.method()),
-                Some(Reset::Gone) => true,
-                _ => false,
-            };
+            let nobodys_fault = matches!(reset, Some(Reset::Terminated | Reset::Gone))
+                && retry::is_idempotent(scratch.request.method())
+                && is_received(&outbound.body);
             if nobodys_fault && was_reused && !fresh && replayable {
                 record.attempts -= 1;
                 fresh = true;

@@ -102,8 +102,10 @@ impl Outbound {
             }
         }
         self.head = out.len();
+        // Nothing says that a body is over which was whole already but that it is said here.
+        let whole = self.body.as_ref().is_none_or(Transfer::is_received);
         match chunked && again.is_some() {
-            true => frame(out, &kept, self.body.is_none()),
+            true => frame(out, &kept, whole),
             false => out.extend_from_slice(&kept),
         }
         let Some(transfer) = &mut self.body else { return Ok(()) };

@@ -272,6 +272,7 @@ impl Upstream {
 fn lost(error: &h2::Error, going: bool) -> Lost {
     match error.reason() {
         Some(Reason::REFUSED_STREAM) => Lost::Refused,
+        Some(Reason::PROTOCOL_ERROR) if error.is_reset() && error.is_remote() => Lost::Protocol,
         _ if error.is_go_away() && error.is_remote() && going => Lost::Gone,
         _ if error.is_reset() && error.is_remote() => Lost::Remote,
         _ if error.is_library() => Lost::Protocol,
