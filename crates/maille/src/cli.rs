@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{ColorChoice, CommandFactory, Parser, Subcommand};
 
-use crate::{ca, completion, demo, explain, proxy, run, up, validate, version};
+use crate::{authz, ca, completion, demo, explain, proxy, run, up, validate, version};
 
 /// A service mesh that speaks Istio's API, in one binary.
 #[derive(Debug, Parser)]
@@ -44,6 +44,7 @@ enum Command {
     Token(ca::TokenArgs),
     Validate(validate::Args),
     Explain(explain::Args),
+    Authz(authz::Args),
     Proxy(proxy::Args),
     Version(version::Args),
     Completion(completion::Args),
@@ -76,6 +77,7 @@ pub(crate) fn run() -> ExitCode {
         Command::DemoApp(args) => demo::app::run(args),
         Command::Validate(args) => validate::run(args),
         Command::Explain(args) => explain::run(args),
+        Command::Authz(args) => authz::run(args),
         Command::Version(args) => version::run(args),
         Command::Completion(args) => completion::run(args, Cli::command()),
     };

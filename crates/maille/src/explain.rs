@@ -17,7 +17,7 @@ use crate::failure::{Failure, Outcome};
 use crate::terminal;
 use crate::version::Output;
 use ask::Ask;
-use walk::Mesh;
+pub(crate) use walk::{Mesh, sidecar};
 
 /// Say where a request would go, and which rule allows or denies it
 ///

@@ -1,5 +1,6 @@
 //! The `maille` command line: a thin main, one module per command.
 
+mod authz;
 mod ca;
 mod cli;
 mod completion;

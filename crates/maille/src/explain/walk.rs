@@ -112,7 +112,8 @@ impl Mesh {
         (proxy, format!("sidecar of {}/{}, outbound", who.namespace, who.account))
     }
 
-    fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+    /// Every endpoint of every service.
+    pub(crate) fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
         let of = |service: &'_ Arc<Service>| {
             let ports: Vec<u32> = service.ports.iter().map(|port| port.number).collect();
             ports.into_iter().flat_map(|port| self.snapshot.endpoints(service, port)).collect::<Vec<_>>()
@@ -288,7 +289,8 @@ fn plan_account(proxy: &Proxy) -> String {
     }
 }
 
-fn sidecar(namespace: &str, account: &str, ip: &str, labels: BTreeMap<String, String>) -> Proxy {
+/// A proxy beside a workload.
+pub(crate) fn sidecar(namespace: &str, account: &str, ip: &str, labels: BTreeMap<String, String>) -> Proxy {
     Proxy {
         kind: ProxyKind::Sidecar,
         id: format!("explained.{namespace}"),
