@@ -47,11 +47,11 @@ pub fn split_port(authority: &[u8]) -> (&[u8], Option<u16>) {
     // Without brackets, more than one colon is an address, not a port.
     let bare_v6 = host.contains(&b':') && host.last() != Some(&b']');
     let digits = !port.is_empty() && port.len() <= 5 && port.iter().all(u8::is_ascii_digit);
-    let number = port.iter().fold(0u32, |n, b| n * 10 + u32::from(b.wrapping_sub(b'0')));
-    match u16::try_from(number) {
-        Ok(number) if digits && !bare_v6 => (host, Some(number)),
-        _ => (authority, None),
+    if bare_v6 || !digits {
+        return (authority, None);
     }
+    let number = port.iter().fold(0u32, |n, b| n * 10 + u32::from(b - b'0'));
+    u16::try_from(number).map_or((authority, None), |number| (host, Some(number)))
 }
 
 /// Whether this is a host, not empty, with brackets only around all of it, and a port of its own or none.
@@ -106,6 +106,8 @@ mod tests {
             ("[::1]", "[::1]", None),
             ("[::1]:443", "[::1]", Some(443)),
             ("::1", "::1", None),
+            ("a:99999999999999999999", "a:99999999999999999999", None),
+            ("u:q@fff~fffffffffffff", "u:q@fff~fffffffffffff", None),
         ] {
             assert_eq!(split_port(authority.as_bytes()), (host.as_bytes(), port), "{authority}");
         }

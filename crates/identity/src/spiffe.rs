@@ -4,8 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use rustls_pki_types::CertificateDer;
-use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::x509::PeerCertificate;
 
 /// No SPIFFE id is longer.
 pub const MAX_ID: usize = 2048;
@@ -86,15 +86,10 @@ impl SpiffeId {
 /// # Errors
 /// When it names no workload, or more than one.
 pub fn of_certificate(certificate: &CertificateDer<'_>) -> Result<SpiffeId, NotAnId> {
-    let (_, certificate) = X509Certificate::from_der(certificate).map_err(|_| NotAnId::Certificate)?;
-    let names =
-        certificate.subject_alternative_name().map_err(|_| NotAnId::Certificate)?.ok_or(NotAnId::Certificate)?;
-    let mut uris = names.value.general_names.iter().filter_map(|name| match name {
-        GeneralName::URI(uri) => Some(*uri),
-        _ => None,
-    });
-    match (uris.next(), uris.next()) {
-        (Some(uri), None) => uri.parse(),
+    // One reader for all: what is refused as somebody's certificate names nobody either.
+    let peer = PeerCertificate::parse(certificate).map_err(|_| NotAnId::Certificate)?;
+    match peer.uri_sans.as_slice() {
+        [uri] => uri.parse(),
         _ => Err(NotAnId::Certificate),
     }
 }

@@ -81,7 +81,12 @@ pub(super) fn certificate(input: &[u8]) -> Answer {
         }
         Err(error) => {
             ensure(id.is_err(), || format!("{id:?} of what is no certificate: {error}"))?;
-            Ok(error.to_string().chars().take(60).collect())
+            Ok(error
+                .to_string()
+                .rsplit(": ")
+                .next()
+                .map_or("", |why| why.split([' ', '(']).next().unwrap_or(""))
+                .into())
         }
     }
 }
@@ -92,7 +97,7 @@ pub(super) fn csr(input: &[u8]) -> Answer {
     let der = base64::engine::general_purpose::STANDARD.encode(input);
     let pem = format!("-----BEGIN CERTIFICATE REQUEST-----\n{der}\n-----END CERTIFICATE REQUEST-----\n");
     let read = csr::Request::read(&pem);
-    let text = std::str::from_utf8(input).map(csr::Request::read);
+    let text = std::str::from_utf8(input).ok().map(csr::Request::read);
     ensure(read == csr::Request::read(&pem), || "read twice, read differently".into())?;
     Ok(format!("{:?} {:?}", read.map(|_| ()), text.map(|read| read.map(|_| ()))))
 }

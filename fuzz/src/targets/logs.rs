@@ -63,7 +63,7 @@ pub(super) fn check(input: &[u8]) -> Answer {
     let text = String::from_utf8_lossy(input);
     Ok(match parse(&text) {
         Ok(format) => format!("{} {}", format.operators().count().min(4), line.len() == input.len()),
-        Err(error) => error.to_string().chars().filter(|c| c.is_ascii_alphabetic()).take(30).collect(),
+        Err(error) => error.split([' ', '[', '(']).take(2).collect(),
     })
 }
 

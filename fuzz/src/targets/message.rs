@@ -98,7 +98,8 @@ pub(super) fn request(input: &[u8]) -> Answer {
         match whole {
             Ok(Some((meta, read, head))) => {
                 framing(&input[..meta.len], &read, meta.body, &limits)?;
-                if meta.objection.is_none() {
+                // Like Envoy's, the codec leaves `http://x?q` a path of `?q`; it is for the path rules to put the slash there.
+                if meta.objection.is_none() && !read.first_line[2].starts_with(b"?") {
                     written_request(&meta, &read, &head)?;
                 }
                 let fields = read.fields.len();

@@ -152,13 +152,15 @@ fn row_27_a_zero_byte_in_a_name_spoils_the_certificate() {
     let ca = authority("ca");
     for name in [&b"a.example\0.evil.example"[..], b"a.example\n"] {
         let name_der = [&[0x82, name.len() as u8][..], name].concat();
-        let names = [&[0x30, name_der.len() as u8][..], &name_der].concat();
+        let id = [&[0x86, 20][..], b"spiffe://a/ns/b/sa/c"].concat();
+        let names = [&[0x30, (name_der.len() + id.len()) as u8][..], &name_der, &id].concat();
         let crafted = leaf(&ca, |params| {
             params.custom_extensions = vec![CustomExtension::from_oid_content(&[2, 5, 29, 17], names)];
         });
         let any =
             Checks { roots: roots(&[&ca]), names: Some(Arc::new(|_: &PeerCertificate| true)), ..Checks::default() };
-        assert!(check(any, &[crafted]).is_err(), "{name:?}");
+        assert!(check(any, std::slice::from_ref(&crafted)).is_err(), "{name:?}");
+        assert_eq!(crate::spiffe::of_certificate(&crafted), Err(crate::spiffe::NotAnId::Certificate), "{name:?}");
     }
 }
 
