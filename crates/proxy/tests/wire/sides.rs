@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use maille_proxy::{Handle, Options, run_fixed};
@@ -160,10 +161,12 @@ fn own_address() -> String {
     found.map_or_else(|_| "127.0.0.1".into(), |address| address.ip().to_string())
 }
 
-/// Ports of an address that only this process uses, so that nobody else takes them meanwhile.
+/// Ports of an address that only this process uses, and in it only who asks now, so that nobody else takes them meanwhile.
 fn free(count: usize) -> Vec<SocketAddr> {
+    static CALLS: AtomicU8 = AtomicU8::new(0);
     let [.., high, low] = std::process::id().to_be_bytes();
-    let own = Ipv4Addr::new(127, 64 + high % 64, low, 1 + high / 64);
+    let call = CALLS.fetch_add(1, Ordering::Relaxed) % 60;
+    let own = Ipv4Addr::new(127, 64 + high % 64, low, 1 + high / 64 + 4 * call);
     let sockets: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind((own, 0)).unwrap()).collect();
     sockets.iter().map(|socket| socket.local_addr().unwrap()).collect()
 }
