@@ -37,7 +37,7 @@ impl Mutator {
 
     fn mutate(&mut self, input: &mut Vec<u8>, pool: &[Vec<u8>]) {
         let (from, to) = self.range(input.len());
-        match self.random.u8(..12) {
+        match self.random.u8(..13) {
             0 if from < input.len() => input[from] ^= 1 << self.random.u8(..8),
             1 if from < input.len() => input[from] = self.random.u8(..),
             2 => input.insert(from, self.random.u8(..)),
@@ -60,6 +60,10 @@ impl Mutator {
             // One byte more or less: lengths, ports, letters next to one another.
             8 if from < input.len() => input[from] = input[from].wrapping_add(if self.random.bool() { 1 } else { 255 }),
             9 if from < input.len() => input[from] ^= 0x20,
+            10 => {
+                let (from, to) = around(input, from);
+                self.word(input, from, to);
+            }
             _ => self.word(input, from, to),
         }
         input.truncate(MAX_INPUT);
@@ -84,4 +88,11 @@ impl Mutator {
         let most = if self.random.u8(..8) == 0 { len } else { 16 };
         (from, len.min(from + self.random.usize(..=most)))
     }
+}
+
+/// The word that a place is in.
+fn around(input: &[u8], place: usize) -> (usize, usize) {
+    let ends = |b: &u8| matches!(b, b' ' | b'\r' | b'\n' | b':' | b',' | b'"' | b'/');
+    let from = input[..place].iter().rposition(ends).map_or(0, |at| at + 1);
+    (from, input[place..].iter().position(ends).map_or(input.len(), |at| place + at))
 }

@@ -164,6 +164,8 @@ fn normalize(path: &[u8]) -> Option<Vec<u8>> {
             if let Some((dots, len)) = dot_segment(rest) {
                 rest = rest.get(len..).unwrap_or_default();
                 if dots == 2 {
+                    // It goes with its segment.
+                    bare = None;
                     out.pop();
                     let keep = out.iter().rposition(|&b| b == b'/').map_or(0, |at| at + 1);
                     out.truncate(keep);

@@ -193,8 +193,10 @@ fn request_line(line: &[u8]) -> Result<RequestLine<'_>, Error> {
         let is_old = line.splitn(2, |&b| b == b' ').nth(1).is_some_and(|target| target.starts_with(b"/"));
         return Err(if is_old { Error::Version } else { Error::Syntax });
     };
-    let version = version.trim_ascii_end().strip_prefix(b"HTTP/").ok_or(Error::Syntax)?;
-    if !matches!(version, [b'0'..=b'9', b'.', b'0'..=b'9']) || line.last() == Some(&b'\r') {
+    // Blanks alone: a CR in front of one is no white space to others.
+    let end = version.iter().rposition(|b| !matches!(b, b' ' | b'\t')).map_or(0, |last| last + 1);
+    let version = version.get(..end).and_then(|version| version.strip_prefix(b"HTTP/")).ok_or(Error::Syntax)?;
+    if !matches!(version, [b'0'..=b'9', b'.', b'0'..=b'9']) {
         return Err(Error::Syntax);
     }
     Ok(RequestLine { method, target, version })

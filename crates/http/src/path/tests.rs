@@ -26,6 +26,7 @@ fn as_envoy_does() {
         ("/a/./b", Some("/a/b")),
         ("/a//../b", Some("/a/b")),
         ("/a/%2e%2E/b", Some("/b")),
+        ("/a%/../6{5", Some("/6%7B5")),
         ("/.%2e/b", Some("/b")),
         ("/a/...", Some("/a/...")),
         ("/a/..b", Some("/a/..b")),
