@@ -1,0 +1,186 @@
+"""Every way to a workload that this machine offers is refused where a policy refuses it, for each kind of policy."""
+import base64, http.server, json, subprocess, threading, time
+
+import matrix
+from client import Client, ask
+from mesh import NETWORKING, SECURITY, XDS, resource, service, until
+
+HTTP, TCP, AUTHORIZER = 7080, 7090, 7000
+WEB, DB = 8080, 9000
+
+
+class Authorizer(http.server.BaseHTTPRequestHandler):
+    """Lets through what says the word."""
+
+    def do_GET(self):
+        self.send_response(200 if self.headers.get("x-word") == "please" else 403)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def b64(data):
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+class Issuer:
+    """Tokens of an issuer of its own."""
+
+    def __init__(self, folder):
+        self.key = folder / "jwt.key"
+        subprocess.run(["openssl", "genrsa", "-out", str(self.key), "2048"], check=True, capture_output=True)
+        out = subprocess.run(["openssl", "rsa", "-in", str(self.key), "-noout", "-modulus"], check=True, capture_output=True).stdout
+        self.jwks = json.dumps({"keys": [{"kty": "RSA", "kid": "k", "alg": "RS256", "e": "AQAB", "n": b64(bytes.fromhex(out.decode().split("=")[1].strip()))}]})
+
+    def token(self, **claims):
+        text = f"{b64(json.dumps({'alg': 'RS256', 'kid': 'k'}).encode())}.{b64(json.dumps({'iss': 'issuer', 'sub': 'me', 'exp': int(time.time()) + 600, **claims}).encode())}"
+        return f"{text}.{b64(subprocess.run(['openssl', 'dgst', '-sha256', '-sign', str(self.key)], input=text.encode(), check=True, capture_output=True).stdout)}"
+
+
+def resources():
+    yield service("web", [("http", 80)]) | {"spec": {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80, "targetPort": WEB}]}}
+    yield service("db", [("tcp", DB)])
+    yield resource(NETWORKING, "ServiceEntry", "authorizer", "test", {"hosts": ["authorizer.test.internal"], "location": "MESH_EXTERNAL", "resolution": "STATIC",
+                   "ports": [{"number": AUTHORIZER, "name": "http", "protocol": "HTTP"}], "endpoints": [{"address": "127.0.0.1"}]})
+    yield {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "istio", "namespace": "istio-system"}, "data": {"mesh": json.dumps({"extensionProviders": [
+        {"name": "asker", "envoyExtAuthzHttp": {"service": "authorizer.test.internal", "port": AUTHORIZER, "includeRequestHeadersInCheck": ["x-word"]}}]})}}
+    servers = [{"port": {"number": HTTP, "name": "http", "protocol": "HTTP"}, "hosts": ["*"]}, {"port": {"number": TCP, "name": "tcp", "protocol": "TCP"}, "hosts": ["*"]}]
+    yield resource(NETWORKING, "Gateway", "edge", "test", {"selector": {"istio": "ingressgateway"}, "servers": servers})
+    yield resource(NETWORKING, "VirtualService", "edge", "test", {"hosts": ["*"], "gateways": ["edge"], "http": [{"route": [{"destination": {"host": "web", "port": {"number": 80}}}]}],
+                   "tcp": [{"match": [{"port": TCP}], "route": [{"destination": {"host": "db", "port": {"number": DB}}}]}]})
+
+
+def policy(action, rules, app, **more):
+    return resource(SECURITY, "AuthorizationPolicy", "policy", "test", {"selector": {"matchLabels": {"app": app}}, "action": action, "rules": rules, **more})
+
+
+CALLER = {"from": [{"source": {"principals": ["cluster.local/ns/test/sa/caller"]}}]}
+STRICT = resource(SECURITY, "PeerAuthentication", "default", "test", {"mtls": {"mode": "STRICT"}})
+
+
+class Ways:
+    """Every way to the two workloads: what is asked by it, and what came back: a status, `bytes` for an echo, or `-`."""
+
+    def __init__(self, mesh):
+        self.mesh = mesh
+        self.web, self.db, self.out = mesh.place("web"), mesh.place("db"), (mesh.place("caller"), 15080)
+        # The same address under a name that says nothing of a sidecar there.
+        alias = {"hosts": ["alias.test.internal"], "resolution": "STATIC", "ports": [{"number": 80, "name": "http", "protocol": "HTTP", "targetPort": WEB}], "endpoints": [{"address": self.web}]}
+        mesh.write("alias", [resource(NETWORKING, "ServiceEntry", "alias", "test", alias)])
+        mtls, tcp = matrix.mtls, lambda **more: matrix.mtls("istio", says="bytes", **more)
+        self.http = {
+            "service's name, through the caller's sidecar": (Client(), self.out, "http://web.test{path}"),
+            "endpoint's address, through the caller's sidecar": (Client(), self.out, "http://alias.test.internal{path}"),
+            "sidecar's port, plain HTTP/1": (Client(), (self.web, WEB), None),
+            "sidecar's port, plain HTTP/2": (Client("http2"), (self.web, WEB), None),
+            "sidecar's port, mTLS as the caller": (mtls("istio-http/1.1"), (self.web, WEB), None),
+            "sidecar's port, mTLS as the caller, HTTP/2": (mtls("istio-h2", says="http2"), (self.web, WEB), None),
+            "sidecar's port, mTLS as the caller, ALPN istio": (mtls("istio"), (self.web, WEB), None),
+            "sidecar's port, mTLS as another": (mtls("istio-http/1.1", certificate="other"), (self.web, WEB), None),
+            "sidecar's port, TLS without a certificate": (Client(tls={}), (self.web, WEB), None),
+            "gateway": (Client(), ("127.0.0.1", HTTP), None),
+            "gateway, HTTP/2": (Client("http2"), ("127.0.0.1", HTTP), None),
+        }
+        self.tcp = {
+            "sidecar's port, plain": (Client("bytes"), (self.db, DB)),
+            "sidecar's port, mTLS as the caller": (tcp(), (self.db, DB)),
+            "sidecar's port, mTLS as another": (tcp(certificate="other"), (self.db, DB)),
+            "sidecar's port, mTLS as the caller, no ALPN": (matrix.mtls(says="bytes"), (self.db, DB)),
+            "gateway": (Client("bytes"), ("127.0.0.1", TCP)),
+        }
+
+    def open(self, way, path="/", headers=()):
+        """Whether a request reaches the application by this way."""
+        client, place, target = self.http[way]
+        word, answer = reach(self.mesh, client, place, target.format(path=path) if target else path, "web.test" if target is None else target.split("/")[2], headers)
+        return word
+
+    def passes(self, way):
+        client, place = self.tcp[way]
+        word, _, _ = ask(client, place, self.mesh.dir)
+        return word != "-"
+
+
+def reach(mesh, client, place, target, host, headers):
+    """Whether the application, and nobody else, answered."""
+    from client import exchange
+    import ssl, h2.exceptions
+    try:
+        with client.connect(place, mesh.dir) as conn:
+            answer = exchange(conn, client.says, target, host, headers)
+    except (OSError, ssl.SSLError, h2.exceptions.ProtocolError):
+        answer = None
+    return answer is not None and answer.get("app") == "web", answer
+
+
+PLAIN = ("endpoint's address", "plain", "without a certificate")
+
+
+def run(mesh, problems):
+    http.server.ThreadingHTTPServer.daemon_threads = True
+    authorizer = http.server.ThreadingHTTPServer(("127.0.0.1", AUTHORIZER), Authorizer)
+    threading.Thread(target=authorizer.serve_forever, daemon=True).start()
+    issuer = Issuer(mesh.dir)
+    ways, asked = Ways(mesh), 0
+
+    def phase(title, policies, allowed, refused):
+        """`allowed` and `refused` are questions with their names."""
+        nonlocal asked
+        mesh.write("policy", policies)
+        questions = [(want, what, question) for want, listed in ((True, allowed), (False, refused)) for what, question in listed]
+
+        def wrong(questions):
+            return [(want, what, question) for want, what, question in questions if question() != want]
+        # A connection that others keep open may serve one more request by the policy it began with, so what is wrong at first is asked
+        # again for a while; then everything must hold at once.
+        left = wrong(questions)
+        end = time.time() + 15
+        while left and time.time() < end:
+            time.sleep(0.2)
+            left = wrong(left)
+        left = left or wrong(questions)
+        asked += len(questions)
+        problems.extend(f"{title}: {what}: {'refused' if want else 'let through'}" for want, what, _ in left)
+        mesh.alive()
+
+    def web(select, path="/", headers=()):
+        return [(f"{way}, {path}", lambda way=way: ways.open(way, path, headers)) for way in ways.http if select(way)]
+
+    def db(select):
+        return [(way, lambda way=way: ways.passes(way)) for way in ways.tcp if select(way)]
+
+    everything = lambda way: "without a certificate" not in way
+    plain = lambda way: any(word in way for word in PLAIN)
+    of_caller = lambda way: "as the caller" in way or "service's name" in way
+
+    def judge():                                           # in each phase: what is let through, what is refused
+        phase("no policy", [], web(everything) + db(everything), [])
+        phase("PeerAuthentication STRICT", [STRICT], web(lambda w: not plain(w)) + db(lambda w: "plain" not in w), web(plain) + db(lambda w: "plain" in w))
+        spellings = ["/admin", "/admin/x", "/x/../admin", "/./admin", "/%61dmin", "/admin?x=1", "/ok/%2e%2e/admin"]
+        phase("DENY by path", [policy("DENY", [{"to": [{"operation": {"paths": ["/admin*"]}}]}], "web")], web(everything, "/ok"),
+              [q for path in spellings for q in web(everything, path)])
+        phase("DENY of everything", [policy("DENY", [{}], "web")], db(everything), web(lambda w: True))
+        phase("ALLOW of one caller", [policy("ALLOW", [CALLER], "web")], web(of_caller) + db(everything), web(lambda w: not of_caller(w)))
+        phase("ALLOW of nothing", [policy("ALLOW", [], "web")], db(everything), web(lambda w: True))
+        custom = policy("CUSTOM", [{"to": [{"operation": {"paths": ["/ask*"]}}]}], "web", provider={"name": "asker"})
+        phase("CUSTOM", [custom], web(everything, "/ok") + web(everything, "/ask", [("x-word", "please")]), web(everything, "/ask"))
+        tokens = resource(SECURITY, "RequestAuthentication", "tokens", "test", {"selector": {"matchLabels": {"app": "web"}}, "jwtRules": [{"issuer": "issuer", "jwks": issuer.jwks}]})
+        must = policy("DENY", [{"from": [{"source": {"notRequestPrincipals": ["*"]}}]}], "web")
+        bearer = lambda token: [("authorization", f"Bearer {token}")]
+        good, other, old = issuer.token(), issuer.token(iss="other"), issuer.token(exp=int(time.time()) - 600)
+        phase("RequestAuthentication, and a token required", [tokens, must], web(everything, "/", bearer(good)),
+              web(everything) + web(everything, "/", bearer(old)) + web(everything, "/", bearer(other)) + web(everything, "/", bearer(good[:-6] + "AAAAAA")))
+        port = [{"to": [{"operation": {"ports": [str(DB)]}}]}]
+        phase("TCP DENY by port", [policy("DENY", port, "db")], web(everything), db(everything))
+        phase("TCP ALLOW of one caller", [policy("ALLOW", [CALLER], "db")], db(lambda w: "as the caller" in w and "no ALPN" not in w),
+              db(lambda w: "as the caller" not in w or "no ALPN" in w))
+        phase("TCP DENY of one caller", [policy("DENY", [CALLER], "db")], db(lambda w: "as the caller" not in w), db(lambda w: "as the caller" in w and "no ALPN" not in w))
+
+    try:
+        judge()
+    finally:
+        authorizer.shutdown()
+        authorizer.server_close()
+    return asked
