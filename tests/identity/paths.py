@@ -9,6 +9,22 @@ HTTP, TCP, AUTHORIZER = 7080, 7090, 7000
 WEB, DB = 8080, 9000
 
 
+class Held:
+    """A connection that stays, and is used from time to time."""
+
+    def __init__(self, mesh, client, place):
+        self.conn = client.connect(place, mesh.dir)
+        if not self.works():
+            raise RuntimeError("a connection that should be let in was not")
+
+    def works(self):
+        try:
+            self.conn.sendall(b"still there\n")
+            return b"still there" in self.conn.recv(65536)
+        except OSError:
+            return False
+
+
 class Authorizer(http.server.BaseHTTPRequestHandler):
     """Lets through what says the word."""
 
@@ -184,3 +200,30 @@ def run(mesh, problems):
         authorizer.shutdown()
         authorizer.server_close()
     return asked
+
+
+def run_standing(mesh, problems):
+    """Connections that are there when a policy comes."""
+    places = Ways(mesh).tcp
+    until(lambda: all(ask(client, place, mesh.dir)[0] != "-" for client, place in places.values()), "way to the application")
+    held = {way: Held(mesh, client, place) for way, (client, place) in places.items()}
+
+    def phase(title, policies, gone):
+        mesh.write("policy", policies)
+        end = time.time() + 15
+        while any(held[way].works() for way in gone) and time.time() < end:
+            time.sleep(0.2)
+        # What Envoy replaces it drains, whoever is connected; maille ends what is refused.
+        kept = [way for way in held if way not in gone] if mesh.proxy == "maille" else []
+        problems.extend(f"{title}: {way}: still there" for way in gone if held[way].works())
+        problems.extend(f"{title}: {way}: ended" for way in kept if not held[way].works())
+        for way in gone:
+            del held[way]
+
+    unlike = policy("DENY", [{"from": [{"source": {"principals": ["cluster.local/ns/test/sa/nobody"]}}]}], "db")
+    phase("a policy about somebody else", [unlike], [])
+    time.sleep(2)
+    phase("DENY of one caller", [policy("DENY", [CALLER], "db")], ["sidecar's port, mTLS as the caller"])
+    if mesh.proxy == "maille":
+        phase("ALLOW of what has a name", [policy("ALLOW", [{"from": [{"source": {"principals": ["*"]}}]}], "db")], ["sidecar's port, plain", "sidecar's port, mTLS as the caller, no ALPN"])
+    phase("DENY of everything", [policy("DENY", [{}], "db")], list(held))

@@ -60,6 +60,15 @@ def every_way_to_a_workload(work, proxy, args, problems):
 
 
 @test
+def policies_that_come_later(work, proxy, args, problems):
+    """TCP connections that a policy refuses which comes when they are there already."""
+    with mesh.Mesh(work, proxy, list(paths.resources())) as m:
+        for name, port in (("web", paths.WEB), ("db", paths.DB), ("caller", None)):
+            m.workload(name, port, wait=False)
+        paths.run_standing(m, problems)
+
+
+@test
 def secrets_stay_secret(work, proxy, args, problems):
     """Files, logs at their most talkative, dumps, errors and arguments, searched for keys and tokens."""
     with mesh.Mesh(work, proxy, list(exposed.resources(work)), env={"MAILLE_LOG": "trace"}) as m:

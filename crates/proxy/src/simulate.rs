@@ -385,7 +385,7 @@ fn filter_chain<'a>(listener: &'a Listener, call: &Call) -> Option<&'a Arc<Filte
         transport_protocol: if sees_tls { "tls" } else { "raw_buffer" },
         application_protocols: &offered,
     };
-    listener.chains.find(&connection).or(listener.default_chain.as_ref())
+    listener.chain(&connection)
 }
 
 fn check_tls(chain: &FilterChain, call: &Call) -> Result<(), Failure> {

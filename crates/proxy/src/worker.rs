@@ -99,8 +99,9 @@ impl Draining {
     }
 }
 
-/// How long a silent client of a listener that was replaced may stay: as long as Istio drains.
-const SILENT_SECONDS: u32 = 45;
+/// How long a silent client of a listener that was replaced may stay, or a connection that is carried otherwise now: as long as
+/// Istio drains.
+pub(crate) const SILENT_SECONDS: u32 = 45;
 
 /// What is served. Each request takes hold of it, which must not touch a counter that other threads touch too.
 #[allow(clippy::redundant_allocation, reason = "the outer count is this thread's own")]

@@ -20,7 +20,7 @@ use maille_xds::types::sni_cluster::SniCluster;
 use maille_xds::types::tcp_proxy::tcp_proxy::ClusterSpecifier;
 use maille_xds::types::tcp_proxy::{self, TcpProxy as TcpProto};
 use maille_xds::types::tls_inspector::TlsInspector;
-use maille_xds::types::{Any, BoolValue};
+use maille_xds::types::{Any, BoolValue, Message, Name};
 
 use crate::compile::Refused;
 use crate::compile::at::{At, Compiled, is_true, number, unset};
@@ -218,14 +218,32 @@ fn filter_chain(at: &At<'_>, proto: &proto::FilterChain) -> Compiled<(ChainMatch
         None => ChainMatch::default(),
     };
     let (rbac, network) = network(at, filters)?;
+    let fingerprint = match &network {
+        Network::Tcp(_) => fingerprint(proto),
+        Network::Http(_) | Network::Close => 0,
+    };
     let chain = FilterChain {
         name: name.as_str().into(),
         transport: tls::downstream(at, transport_socket)?,
         rbac,
         network,
         transport_timeout: at.timeout("transport_socket_connect_timeout", transport_socket_connect_timeout, None)?,
+        fingerprint,
     };
     Ok((wanted, Arc::new(chain)))
+}
+
+/// Of everything that is done with the connections of a chain, but for who may connect.
+fn fingerprint(proto: &proto::FilterChain) -> u64 {
+    let rbac = RbacProto::type_url();
+    let judges = |filter: &proto::Filter| match &filter.config_type {
+        Some(filter::ConfigType::TypedConfig(any)) => any.type_url == rbac,
+        _ => false,
+    };
+    let filters = proto.filters.iter().filter(|filter| !judges(filter)).cloned().collect();
+    // Metadata is for those who look at a configuration, and maps have no order.
+    let rest = proto::FilterChain { filters, metadata: None, ..proto.clone() };
+    xxhash_rust::xxh64::xxh64(&rest.encode_to_vec(), 0)
 }
 
 fn chain_match(at: &At<'_>, proto: &proto::FilterChainMatch) -> Compiled<ChainMatch> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::config::{
     AccessLog, DownstreamTls, HttpManager, IstioStats, Priority, ProxyVersion, Rbac, WeightedClusters,
 };
-use crate::route::FilterChains;
+use crate::route::{Connection, FilterChains};
 
 /// One listener.
 #[derive(Clone, Debug)]
@@ -50,6 +50,13 @@ pub struct Listener {
     pub accepts_per_event: Option<u32>,
     /// Logs of connections that found no chain, or of all of them, by the logs' own filters.
     pub access_logs: Vec<AccessLog>,
+}
+
+impl Listener {
+    /// The chain that a connection gets.
+    pub fn chain(&self, connection: &Connection<'_>) -> Option<&Arc<FilterChain>> {
+        self.chains.find(connection).or(self.default_chain.as_ref())
+    }
 }
 
 /// Which way a listener's traffic goes, seen from the workload.
@@ -133,6 +140,8 @@ pub struct FilterChain {
     pub network: Network,
     /// How long the TLS handshake may take; `None` is for ever.
     pub transport_timeout: Option<Duration>,
+    /// Of a chain that carries whole connections: what it does with them, but for its policies. The same number is the same.
+    pub fingerprint: u64,
 }
 
 /// What lies between TCP and the protocol on the client's side.

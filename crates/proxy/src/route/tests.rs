@@ -166,6 +166,7 @@ fn chains_are_sieved_without_going_back() {
             rbac: Vec::new(),
             network: Network::Close,
             transport_timeout: None,
+            fingerprint: 0,
         };
         (wanted, Arc::new(chain))
     };

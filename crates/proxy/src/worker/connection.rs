@@ -34,6 +34,9 @@ pub(crate) struct ConnectionInfo {
     pub(crate) own: SocketAddr,
     /// The name the client asked for, by the first bytes of a TLS connection; empty is none.
     pub(crate) server_name: Box<str>,
+    /// What was seen of the rest of its first bytes, as filter chains match it.
+    pub(crate) transport_protocol: &'static str,
+    pub(crate) application_protocols: Vec<Box<str>>,
     /// What TLS has agreed on, where we are its end.
     pub(crate) tls: Option<Rc<TlsInfo>>,
     pub(crate) chain: Arc<FilterChain>,
@@ -141,7 +144,7 @@ impl Arrival {
             transport_protocol: facts.transport_protocol,
             application_protocols: &offered,
         };
-        let Some(chain) = listener.chains.find(&connection).or(listener.default_chain.as_ref()) else {
+        let Some(chain) = listener.chain(&connection) else {
             tracing::debug!(listener = %listener.name, remote = %direct, "no filter chain matches");
             admission.metrics.no_filter_chain_match().inc();
             log(
@@ -168,6 +171,8 @@ impl Arrival {
             local: facts.local,
             own,
             server_name: facts.server_name,
+            transport_protocol: facts.transport_protocol,
+            application_protocols: facts.application_protocols,
             tls: None,
             chain: chain.clone(),
             listener: listener.clone(),
@@ -262,6 +267,18 @@ fn carry(worker: &Rc<Worker>, stream: Stream, mut input: Input, info: Connection
 }
 
 impl ConnectionInfo {
+    /// As filter chains see it, with what the client offers.
+    pub(crate) fn as_seen<'a>(&'a self, application_protocols: &'a [&'a str]) -> Connection<'a> {
+        Connection {
+            destination: self.local,
+            source: self.remote,
+            direct_source: self.direct,
+            server_name: &self.server_name,
+            transport_protocol: self.transport_protocol,
+            application_protocols,
+        }
+    }
+
     /// As logs see it.
     fn stream(&self) -> StreamInfo<'_> {
         StreamInfo {

@@ -14,7 +14,7 @@ use super::record::Record;
 use super::reply::Reply;
 use super::scratch::Scratch;
 use super::upstream_request::own;
-use crate::config::{AuthzService, ExtAuthz, JwtFilter, Metadata, Rbac, Route};
+use crate::config::{AuthzService, ExtAuthz, FilterChain, JwtFilter, Metadata, Rbac, Route};
 use crate::policy::ext_authz::{Answer, Described, Verdict};
 use crate::policy::rbac::{Facts, Peer};
 use crate::policy::{self, Refusal, Step};
@@ -51,9 +51,9 @@ pub(super) fn client_tls(info: &ConnectionInfo) -> ClientTls {
     })
 }
 
-/// Whether a connection may go on: RBAC rules that stand before everything else on its chain.
-pub(super) fn admits(info: &ConnectionInfo) -> Result<(), Refusal> {
-    for rules in &info.chain.rbac {
+/// Whether a connection may go on: RBAC rules that stand before everything else on a chain.
+pub(super) fn admits(info: &ConnectionInfo, chain: &FilterChain) -> Result<(), Refusal> {
+    for rules in &chain.rbac {
         let facts = facts(info, info.remote.ip(), None, None);
         if let Step::Refuse(refusal) = policy::ask_rules(rules, &facts, &mut Metadata::default()) {
             return Err(*refusal);

@@ -64,7 +64,7 @@ pub(crate) async fn serve(
     manager: Arc<HttpManager>,
     info: ConnectionInfo,
 ) {
-    if let Err(refusal) = gate::admits(&info) {
+    if let Err(refusal) = gate::admits(&info, &info.chain) {
         tracing::debug!(remote = %info.remote, details = refusal.details, "a policy refuses the connection");
         return input.release(&worker.blocks);
     }

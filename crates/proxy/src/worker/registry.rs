@@ -25,7 +25,7 @@ struct Slots {
 pub(crate) struct Slot {
     direction: Direction,
     /// What it was taken in by.
-    listener: Arc<Listener>,
+    listener: RefCell<Arc<Listener>>,
     /// That listener has been replaced: what it asked of its clients is not what is asked of them now.
     outdated: Cell<bool>,
     /// The second from which on it is closed; `u32::MAX` is never.
@@ -49,7 +49,7 @@ impl Registry {
     pub(crate) fn add(&self, listener: &Arc<Listener>) -> Registered {
         let slot = Rc::new(Slot {
             direction: listener.direction,
-            listener: listener.clone(),
+            listener: RefCell::new(listener.clone()),
             outdated: Cell::new(false),
             deadline: Cell::new(u32::MAX),
             idle: Cell::new(false),
@@ -101,12 +101,12 @@ impl Registry {
     /// a while: a connection keeps the filters it began with.
     pub(crate) fn retire(&self, is_current: impl Fn(&Arc<Listener>) -> bool, silent_until: u32) {
         for slot in self.slots.borrow().used.iter().flatten().filter(|slot| !slot.outdated.get()) {
-            if is_current(&slot.listener) {
+            if is_current(&slot.listener.borrow()) {
                 continue;
             }
             slot.outdate();
             if slot.idle.get() {
-                slot.deadline.set(slot.deadline.get().min(silent_until));
+                slot.ends_by(silent_until);
             }
             if let Some(waker) = slot.waker.take() {
                 waker.wake();
@@ -143,6 +143,19 @@ impl Slot {
 
     pub(crate) fn outdate(&self) {
         self.outdated.set(true);
+    }
+
+    /// The listener of now has been looked at; from here on it is what counts.
+    pub(crate) fn follow(&self, listener: Option<&Arc<Listener>>) {
+        self.outdated.set(false);
+        if let Some(listener) = listener {
+            self.listener.replace(listener.clone());
+        }
+    }
+
+    /// Ends it then at the latest.
+    pub(crate) fn ends_by(&self, deadline: u32) {
+        self.deadline.set(self.deadline.get().min(deadline));
     }
 
     /// What was said about closing has been heard; it may be said again.

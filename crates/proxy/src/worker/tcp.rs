@@ -1,11 +1,13 @@
 //! Forwarding of whole connections, byte for byte, each direction ending on its own.
 
 mod copy;
+mod standing;
 mod tunnel;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
 use maille_telemetry::flags::ResponseFlags;
@@ -13,6 +15,7 @@ use tokio::time::timeout;
 use xxhash_rust::xxh64::xxh64;
 
 use copy::copy_framed;
+use standing::Standing;
 use tunnel::Open;
 
 use super::Worker;
@@ -37,10 +40,10 @@ pub(crate) async fn serve(
     proxy: Arc<TcpProxy>,
     info: ConnectionInfo,
 ) {
-    let _registered = worker.register(&info.listener);
+    let registered = worker.register(&info.listener);
     let mut facts = Facts::default();
     let start = Instant::now();
-    if let Err(refusal) = gate::admits(&info) {
+    if let Err(refusal) = gate::admits(&info, &info.chain) {
         tracing::debug!(remote = %info.remote, details = refusal.details, "a policy refuses the connection");
         facts.termination = refusal.details;
         if !proxy.access_logs.is_empty() {
@@ -55,8 +58,16 @@ pub(crate) async fn serve(
         }
         let idle = proxy.idle_timeout;
         let Open { mut end, there, back } = upstream;
+        let standing = Standing { worker: &worker, info: &info, slot: &registered.slot };
+        let mut ended = |cx: &mut Context<'_>| match standing.poll_end(cx) {
+            Poll::Ready(why) => {
+                facts.termination = why;
+                true
+            }
+            Poll::Pending => false,
+        };
         (facts.received, facts.sent) =
-            copy_framed(&mut stream, &mut input, &mut end, [there, back], &worker.blocks, idle).await;
+            copy_framed(&mut stream, &mut input, &mut end, [there, back], &worker.blocks, idle, &mut ended).await;
         end.release(&worker.blocks);
     };
     match proxy.max_duration {

@@ -9,6 +9,7 @@ use maille_http::h1::BodyLength;
 use maille_http::{HeaderId, RequestHead, ResponseHead};
 
 use crate::headers::Protocol;
+use crate::worker::SILENT_SECONDS;
 use crate::worker::body::{Sink, Source};
 use crate::worker::buffers::Blocks;
 use crate::worker::http::{After, Client, Downstream};
@@ -77,14 +78,21 @@ pub(super) async fn tunnel(
     After::Close
 }
 
-/// Carries bytes both ways until both directions have ended, one has failed, or nothing has come for too long; how many went each way.
+/// Carries bytes both ways until both directions have ended, one has failed, nothing has come for too long, or what let it in has not
+/// been in force for long enough; how many went each way.
 async fn carry(client: &mut Client, upstream: &mut Upstream, idle: Option<Duration>) -> (u64, u64) {
     let mut there = Direction::new();
     let mut back = Direction::new();
     let mut moved = 0;
     let mut timer = idle.map(|limit| (limit, Box::pin(tokio::time::sleep(limit))));
     poll_fn(|cx| {
-        let Client { side, worker, .. } = &mut *client;
+        let Client { side, worker, registered, .. } = &mut *client;
+        if registered.slot.poll_closing(cx) {
+            return Poll::Ready(());
+        }
+        if registered.slot.is_outdated() {
+            registered.slot.ends_by(worker.clock.seconds().saturating_add(SILENT_SECONDS));
+        }
         let a = match upstream.sink() {
             Some(mut sink) => there.poll(cx, &mut side.source(), &mut sink, &worker.blocks),
             None => Poll::Ready(Err(())),

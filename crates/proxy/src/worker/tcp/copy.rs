@@ -23,8 +23,8 @@ impl End {
     }
 }
 
-/// Copies both ways, framed as the other end wants it, until both directions have ended or one has failed; how many bytes
-/// went each way.
+/// Copies both ways, framed as the other end wants it, until both directions have ended, one has failed, or it is `ended` from
+/// without; how many bytes went each way.
 pub(super) async fn copy_framed(
     client: &mut Stream,
     client_input: &mut Input,
@@ -32,9 +32,10 @@ pub(super) async fn copy_framed(
     [there, back]: [Transfer; 2],
     blocks: &Blocks,
     idle: Option<Duration>,
+    ended: &mut impl FnMut(&mut Context<'_>) -> bool,
 ) -> (u64, u64) {
     let (mut there, mut back) = (Direction::new(there), Direction::new(back));
-    let totals = carry(idle, |cx| {
+    let totals = carry(idle, ended, |cx| {
         let (a, b) = match end {
             End::Http1(stream, input) => (
                 there.poll(cx, &mut Source::Http1(client, client_input), &mut Sink::Http1(stream), blocks),
@@ -52,14 +53,21 @@ pub(super) async fn copy_framed(
 
 type Progress = (Poll<Result<(), ()>>, Poll<Result<(), ()>>, u64, u64);
 
-/// Polls both directions until they are through, or nothing has moved for too long.
-async fn carry(idle: Option<Duration>, mut poll: impl FnMut(&mut Context<'_>) -> Progress) -> (u64, u64) {
+/// Polls both directions until they are through, nothing has moved for too long, or it is `ended`.
+async fn carry(
+    idle: Option<Duration>,
+    mut ended: impl FnMut(&mut Context<'_>) -> bool,
+    mut poll: impl FnMut(&mut Context<'_>) -> Progress,
+) -> (u64, u64) {
     let mut moved = 0;
     let mut totals = (0, 0);
     let mut timer = idle.map(|limit| (limit, Box::pin(tokio::time::sleep(limit))));
     poll_fn(|cx| {
         let (a, b, there, back) = poll(cx);
         totals = (there, back);
+        if ended(cx) {
+            return Poll::Ready(());
+        }
         if let Some((limit, timer)) = &mut timer {
             if std::mem::replace(&mut moved, there + back) != there + back {
                 timer.as_mut().reset(tokio::time::Instant::now() + *limit);
