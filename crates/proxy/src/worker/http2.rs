@@ -1,8 +1,10 @@
 //! A client's HTTP/2 connection: one task for it, one for each of its streams, each of which is a request like any other.
 
-mod frames;
+pub(crate) mod frames;
 pub(crate) mod head;
+pub(crate) mod hpack;
 mod keepalive;
+pub(crate) mod streams;
 pub(crate) mod wire;
 
 use std::cell::Cell;

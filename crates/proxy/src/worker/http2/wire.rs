@@ -11,7 +11,8 @@ use ahash::AHashMap;
 use h2::Reason;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::frames::{Inbound, Outbound};
+use super::frames::{self, Fault, Inbound, Outbound};
+use super::streams::Streams;
 use crate::worker::Worker;
 use crate::worker::io::{Input, Stream};
 
@@ -24,8 +25,12 @@ pub(crate) struct Wire {
     /// What was read before it was known to be HTTP/2.
     input: Input,
     worker: Rc<Worker>,
+    /// What the `h2` crate is shown next, and what came behind it.
+    shown: Vec<u8>,
+    behind: Vec<u8>,
     inbound: Inbound,
     outbound: Outbound,
+    streams: Streams,
     watch: Rc<Watch>,
 }
 
@@ -112,8 +117,8 @@ impl Watch {
 impl Wire {
     /// Of a connection to a server, or from a client.
     pub(crate) fn new(worker: Rc<Worker>, stream: Stream, input: Input, to_server: bool, watch: Rc<Watch>) -> Wire {
-        let (inbound, outbound) = (Inbound::new(to_server), Outbound::new(to_server));
-        Wire { stream, input, worker, inbound, outbound, watch }
+        let (inbound, outbound, streams) = (Inbound::new(to_server), Outbound::new(to_server), Streams::new(to_server));
+        Wire { stream, input, worker, shown: Vec::new(), behind: Vec::new(), inbound, outbound, streams, watch }
     }
 }
 
@@ -124,8 +129,14 @@ impl AsyncRead for Wire {
         if this.watch.verdict().is_some() {
             return Poll::Pending;
         }
+        if !this.shown.is_empty() {
+            hand_over(&mut this.shown, room);
+            return Poll::Ready(Ok(()));
+        }
         let before = room.filled().len();
-        if this.input.is_empty() {
+        if !this.behind.is_empty() {
+            hand_over(&mut this.behind, room);
+        } else if this.input.is_empty() {
             match Pin::new(&mut this.stream).poll_read(cx, room) {
                 Poll::Ready(Ok(())) => {}
                 other => return other,
@@ -135,10 +146,16 @@ impl AsyncRead for Wire {
             room.put_slice(&this.input.data()[..n]);
             this.input.consume(n, &this.worker.blocks);
         }
-        let good = match this.inbound.pass(&room.filled()[before..], &this.watch) {
+        let got = &mut room.filled_mut()[before..];
+        let good = match this.inbound.pass(got, &this.watch, &mut this.streams) {
             Ok(()) => return Poll::Ready(Ok(())),
-            Err((good, reason)) => {
+            Err((good, Fault::Connection(reason))) => {
                 this.watch.condemn(reason);
+                good
+            }
+            Err((good, Fault::Stream(stream))) => {
+                this.shown.extend_from_slice(&frames::ends(stream));
+                this.behind.splice(..0, got[good..].iter().copied());
                 good
             }
         };
@@ -150,13 +167,20 @@ impl AsyncRead for Wire {
     }
 }
 
+/// Moves as much as there is room for.
+fn hand_over(from: &mut Vec<u8>, room: &mut ReadBuf<'_>) {
+    let n = from.len().min(room.remaining());
+    room.put_slice(&from[..n]);
+    from.drain(..n);
+}
+
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         let polled = Pin::new(&mut this.stream).poll_write(cx, data);
         this.watch.stalled.set(polled.is_pending());
         let n = ready!(polled)?;
-        this.outbound.pass(&data[..n], &this.watch);
+        this.outbound.pass(&data[..n], &this.watch, &mut this.streams);
         Poll::Ready(Ok(n))
     }
 
@@ -172,7 +196,7 @@ impl AsyncWrite for Wire {
         let mut left = n;
         for slice in data {
             let part = left.min(slice.len());
-            this.outbound.pass(&slice[..part], &this.watch);
+            this.outbound.pass(&slice[..part], &this.watch, &mut this.streams);
             left -= part;
         }
         Poll::Ready(Ok(n))
