@@ -15,7 +15,6 @@ use crate::compile::{self, Refused};
 use crate::config::{
     Action, Direction, DownstreamTls, DownstreamTransport, FilterChain, HttpFilterKind, HttpManager, Listener,
     ListenerFilterKind, Metadata, Network, RequireTls, Route, RouteSource, RouteTable, SecretSource, TcpDestination,
-    VirtualHost,
 };
 use crate::policy::rbac::{Facts, Peer};
 use crate::policy::{self, Refusal, Step};
@@ -286,6 +285,7 @@ impl Tables {
         let mut head = head(call);
         normalize(manager, &mut head)?;
         let mut metadata = Metadata::default();
+        let mut found = find_route(table, call, &head, &metadata);
         for filter in &manager.filters {
             let step = match &filter.kind {
                 HttpFilterKind::Rbac(rules) => policy::ask_rules(rules, &call.facts(Some(&head)), &mut metadata),
@@ -300,12 +300,14 @@ impl Tables {
                 }
                 _ => Step::Pass,
             };
+            if step == Step::Reroute {
+                found = find_route(table, call, &head, &metadata);
+            }
             pass(step, outcome)?;
         }
-        // Whether a filter has it chosen anew or not, this is the route that counts in the end; but without that, what
-        // filters wrote is not seen by it.
-        let (host, route) = find_route(table, call, &head, &metadata, outcome)?;
-        outcome.virtual_host = Some(host.name.clone());
+        let Found { host, route } = found;
+        outcome.virtual_host = host;
+        let route = route?;
         outcome.route = Some(route.name.clone());
         let made_from = route.metadata.as_ref().and_then(|metadata| metadata.get("istio", &["config"])?.as_str());
         outcome.made_from = made_from.map(Arc::from);
@@ -317,23 +319,29 @@ impl Tables {
     }
 }
 
-/// The route of a request.
+/// The route of a request, and the virtual host that it was looked for in.
+struct Found<'t> {
+    host: Option<Arc<str>>,
+    route: Result<&'t Route, Failure>,
+}
+
 fn find_route<'t>(
     table: Option<&'t Arc<RouteTable>>,
     call: &Call,
     head: &RequestHead,
     metadata: &Metadata,
-    outcome: &mut Outcome,
-) -> Result<(&'t VirtualHost, &'t Route), Failure> {
-    let host = table.and_then(|table| table.virtual_host(head.authority())).ok_or(Failure::NoVirtualHost)?;
-    outcome.virtual_host = Some(host.name.clone());
-    if host.require_tls == RequireTls::All && call.tls == CallTls::None {
-        return Err(Failure::TlsRedirect);
-    }
+) -> Found<'t> {
+    let Some(host) = table.and_then(|table| table.virtual_host(head.authority())) else {
+        return Found { host: None, route: Err(Failure::NoVirtualHost) };
+    };
     let presented = call.tls == CallTls::Mutual;
     let tls = ClientTls { presented, validated: presented };
     let request = Request { head, random: call.random, tls, metadata: Some(metadata) };
-    Ok((host, host.route(&request).ok_or(Failure::NoRoute)?))
+    let route = match host.require_tls == RequireTls::All && call.tls == CallTls::None {
+        true => Err(Failure::TlsRedirect),
+        false => host.route(&request).ok_or(Failure::NoRoute),
+    };
+    Found { host: Some(host.name.clone()), route }
 }
 
 /// What every request's path becomes before anybody looks at it.

@@ -5,5 +5,6 @@ mod limits;
 mod mirrors;
 mod outliers;
 mod policies;
+mod reroutes;
 mod retries;
 mod support;

@@ -115,6 +115,8 @@ pub(crate) struct Config {
     /// Of requests for `/held…`.
     pub(crate) held: RouteAction,
     pub(crate) workers: usize,
+    /// Routes before those.
+    pub(crate) routes: Vec<Route>,
     /// What requests pass before the router.
     pub(crate) filters: Vec<Any>,
     /// What connections of the other listener pass.
@@ -219,6 +221,7 @@ impl Proxy {
             route: action.clone(),
             held: action,
             workers: 1,
+            routes: Vec::new(),
             filters: Vec::new(),
             network_filters: Vec::new(),
             clusters: Vec::new(),
@@ -357,7 +360,7 @@ fn http_manager(config: &Config, log: &std::path::Path) -> Any {
     let host = VirtualHost {
         name: "all".into(),
         domains: vec!["*".into()],
-        routes: vec![rule("/held", &config.held), rule("/", &config.route)],
+        routes: [&config.routes[..], &[rule("/held", &config.held), rule("/", &config.route)]].concat(),
         ..Default::default()
     };
     let table = RouteConfiguration { name: "all".into(), virtual_hosts: vec![host], ..Default::default() };

@@ -3,9 +3,6 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// Rows whose tests are still to be written; shrinks to nothing.
-const MISSING: [u8; 1] = [29];
-
 #[test]
 fn every_row_has_its_tests() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -14,11 +11,7 @@ fn every_row_has_its_tests() {
     collect(&root.join("crates"), &mut rows);
     for row in 1..=36u8 {
         assert!(page.contains(&format!("| `row_{row:02}_*`")), "docs/attacks.md has no row {row}");
-        assert_eq!(
-            rows.contains(&row),
-            !MISSING.contains(&row),
-            "row {row}: tests and the list of missing ones differ"
-        );
+        assert!(rows.contains(&row), "row {row} has no test");
     }
 }
 

@@ -55,7 +55,7 @@ impl JwtFilter {
         match requirement {
             Requirement::Provider(i, audiences) => {
                 let provider = &self.providers[*i];
-                provider.sanitize(head);
+                granted.clear_route |= provider.sanitize(head);
                 let mut tokens = provider.places.extract(head);
                 let mut result = Err(Status::Missing);
                 // The last one found is the first one tried; all must be good.
@@ -68,7 +68,9 @@ impl JwtFilter {
                 result
             }
             Requirement::AllowMissing | Requirement::AllowFailed => {
-                self.providers.iter().for_each(|provider| provider.sanitize(head));
+                for provider in &self.providers {
+                    granted.clear_route |= provider.sanitize(head);
+                }
                 let mut result = Ok(());
                 let mut tokens = self.places.extract(head);
                 while let Some(found) = tokens.pop() {
@@ -157,12 +159,11 @@ impl JwtProvider {
         self.keys.as_ref().ok_or(Status::NoValidKeys)?.verify(token)
     }
 
-    /// Takes away what only we may say.
-    fn sanitize(&self, head: &mut RequestHead) {
+    /// Takes away what only we may say; whether there was any of it: the route must not have been chosen by that.
+    fn sanitize(&self, head: &mut RequestHead) -> bool {
         let claims = self.claim_headers.iter().map(|(_, name)| name);
-        for name in self.payload_header.iter().map(|(name, _)| name).chain(claims) {
-            head.headers.remove(name);
-        }
+        let names = self.payload_header.iter().map(|(name, _)| name).chain(claims);
+        names.fold(false, |any, name| head.headers.remove(name) | any)
     }
 
     /// What a good token does to its request.
