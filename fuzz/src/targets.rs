@@ -2,11 +2,13 @@
 
 mod addresses;
 mod body;
+mod frames;
 mod headers;
 mod identity;
 mod logs;
 mod message;
 mod path;
+mod requests;
 mod token;
 
 /// A parser.
@@ -38,6 +40,14 @@ pub(crate) const TARGETS: &[Target] = &[
     Target { name: "token", dictionary: token::WORDS, check: token::own },
     Target { name: "jwt", dictionary: token::WORDS, check: token::jwt },
     Target { name: "keys", dictionary: token::WORDS, check: token::keys },
+    Target { name: "frames", dictionary: frames::WORDS, check: frames::frames },
+    Target { name: "fields", dictionary: frames::WORDS, check: frames::fields },
+    Target { name: "http_inspector", dictionary: message::WORDS, check: message::inspector },
+    Target { name: "forwarded", dictionary: requests::CLIENT_WORDS, check: requests::forwarded },
+    Target { name: "client_cert", dictionary: requests::CLIENT_WORDS, check: requests::client_cert },
+    Target { name: "values", dictionary: requests::VALUE_WORDS, check: requests::values },
+    Target { name: "tokens", dictionary: requests::VALUE_WORDS, check: requests::tokens },
+    Target { name: "authorizer", dictionary: requests::AUTHZ_WORDS, check: requests::authorizer },
     Target { name: "log", dictionary: logs::WORDS, check: logs::check },
 ];
 

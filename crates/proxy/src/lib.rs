@@ -3,6 +3,9 @@
 mod balance;
 pub mod compile;
 pub mod config;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod headers;
 pub mod policy;
 pub mod route;

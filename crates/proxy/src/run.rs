@@ -1,6 +1,6 @@
 //! The running proxy: a main thread that follows the control plane, and workers that serve what it hands them.
 
-mod admin;
+pub(crate) mod admin;
 mod assembly;
 mod crew;
 mod dns;

@@ -2,18 +2,18 @@
 
 mod body;
 mod buffers;
-mod client_cert;
+pub(crate) mod client_cert;
 mod clock;
 mod connection;
 mod cors;
 mod exchange;
 mod fault;
 mod gate;
-mod hash;
+pub(crate) mod hash;
 mod http;
 mod http1;
-mod http2;
-mod inspect;
+pub(crate) mod http2;
+pub(crate) mod inspect;
 mod io;
 mod istio;
 mod listening;
@@ -23,12 +23,12 @@ mod overload;
 mod record;
 mod registry;
 mod reply;
-mod request;
+pub(crate) mod request;
 mod response;
 mod retry;
 mod scratch;
 mod tcp;
-mod timers;
+pub(crate) mod timers;
 mod transfer;
 mod upstream_request;
 

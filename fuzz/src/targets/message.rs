@@ -277,3 +277,22 @@ fn fields(headers: &Headers) -> Vec<(Vec<u8>, Vec<u8>)> {
 fn ids(headers: &Headers) -> String {
     SEEN.iter().filter(|id| headers.has(**id)).map(|id| format!("{id:?} ")).collect()
 }
+
+/// What a connection begins with: once that can be told, more bytes change nothing, and whoever reads the request agrees.
+pub(super) fn inspector(input: &[u8]) -> Answer {
+    use maille_proxy::fuzzing::http_inspector;
+    let whole = http_inspector(input);
+    for cut in (0..=input.len()).step_by(1 + input.len() / 128) {
+        let got = http_inspector(&input[..cut]);
+        ensure(got.is_none() || got == whole, || format!("the first {cut} bytes are {got:?}, all are {whole:?}"))?;
+    }
+    let mut head = RequestHead::new();
+    let limits = Limits { http10: true, ..Limits::ENVOYS };
+    // Of empty lines before it the inspector takes fewer.
+    if input.first().is_some_and(u8::is_ascii_alphabetic)
+        && let Ok(Some(_)) = parse_request(input, &limits, &mut head)
+    {
+        ensure(whole != Some(""), || "a request, but not for the inspector".to_owned())?;
+    }
+    Ok(format!("{whole:?}"))
+}

@@ -11,6 +11,8 @@ mod status;
 mod tests;
 mod token;
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use extract::cookie;
 pub use extract::{Looks, Places};
 pub use keys::Keys;
 pub use requirement::Granted;

@@ -6,7 +6,7 @@ mod answer;
 mod certs;
 mod clusters;
 mod config_dump;
-mod query;
+pub(crate) mod query;
 mod server;
 mod statistics;
 

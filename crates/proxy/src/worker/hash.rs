@@ -83,7 +83,7 @@ fn one(on: &HashOn, request: &RequestHead, asking: Asking, set_cookie: &mut Vec<
 }
 
 /// The value of a cookie, without the quotes around it.
-fn cookie<'a>(request: &'a RequestHead, name: &[u8]) -> Option<&'a [u8]> {
+pub(crate) fn cookie<'a>(request: &'a RequestHead, name: &[u8]) -> Option<&'a [u8]> {
     let pairs = request.headers.all(HeaderId::Cookie).flat_map(|line| line.split(|&b| b == b';'));
     let mut values = pairs.filter_map(|pair| {
         let at = pair.iter().position(|&b| b == b'=')?;

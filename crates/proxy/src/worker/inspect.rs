@@ -11,7 +11,7 @@ use super::buffers::{BLOCK, Blocks};
 use super::io::{Input, Stream};
 use crate::config::{Listener, ListenerFilterKind, ProxyVersion};
 
-mod protocol;
+pub(crate) mod protocol;
 
 /// What is known of a connection before it is served.
 #[derive(Debug)]

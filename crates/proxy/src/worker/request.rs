@@ -170,7 +170,7 @@ fn hop_by_hop(scratch: &mut Scratch) {
 }
 
 /// A URL without fragment and user, or a relative reference without a fragment.
-fn is_referer(value: &[u8]) -> bool {
+pub(crate) fn is_referer(value: &[u8]) -> bool {
     if value.contains(&b'#') {
         return false;
     }
@@ -289,7 +289,7 @@ fn sanitize(headers: &mut maille_http::Headers, edge: bool) {
 }
 
 /// The address that the proxy `skip` hops before us saw, and whether it is the only one.
-fn forwarded_address(headers: &maille_http::Headers, skip: u32) -> Option<(IpAddr, bool)> {
+pub(crate) fn forwarded_address(headers: &maille_http::Headers, skip: u32) -> Option<(IpAddr, bool)> {
     let all = headers.joined(&HeaderId::XForwardedFor.into())?;
     let mut addresses = all.rsplit(|&b| b == b',');
     let last = addresses.nth(skip as usize)?.trim_ascii();

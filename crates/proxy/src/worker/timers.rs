@@ -203,7 +203,7 @@ impl Limits {
 const MOST: u64 = 99_999_999;
 
 /// What `grpc-timeout` says, in whole milliseconds.
-fn grpc_timeout(value: &[u8]) -> Option<Duration> {
+pub(crate) fn grpc_timeout(value: &[u8]) -> Option<Duration> {
     let (unit, digits) = value.split_last()?;
     if !digits.iter().all(u8::is_ascii_digit) {
         return None;

@@ -68,6 +68,14 @@ impl Places {
         Places(places)
     }
 
+    /// The tokens of a request, which are taken out of it.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn take(&self, head: &mut RequestHead) -> Vec<String> {
+        let found = self.extract(head);
+        found.iter().for_each(|found| found.remove(head));
+        found.into_iter().map(|found| found.text).collect()
+    }
+
     pub(super) fn extract(&self, head: &RequestHead) -> Vec<Found<'_>> {
         let mut found = Vec::new();
         for place in &self.0 {
@@ -114,7 +122,7 @@ fn after_prefix<'v>(value: &'v [u8], prefix: &[u8]) -> Option<&'v [u8]> {
     Some(rest.iter().position(is_token).map_or(value, |start| &rest[start..]))
 }
 
-fn cookie<'h>(head: &'h RequestHead, name: &[u8]) -> Option<&'h [u8]> {
+pub(crate) fn cookie<'h>(head: &'h RequestHead, name: &[u8]) -> Option<&'h [u8]> {
     let mut pairs = head.headers.all(HeaderId::Cookie).flat_map(|line| line.split(|&b| b == b';'));
     pairs.find_map(|pair| {
         let at = pair.iter().position(|&b| b == b'=')?;

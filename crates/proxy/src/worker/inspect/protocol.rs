@@ -46,6 +46,16 @@ pub(super) fn of(bytes: &[u8]) -> Parsed {
     }
 }
 
+/// The name of what a connection begins with; nothing while that cannot be told.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn name_of(bytes: &[u8]) -> Option<&'static str> {
+    match of(bytes) {
+        Parsed::More => None,
+        Parsed::Http(name) => Some(name),
+        Parsed::Other => Some(""),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
