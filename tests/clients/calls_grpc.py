@@ -161,8 +161,18 @@ def grpc_deadlines(mesh):
         code, _ = code_of(c.unary_unary("/t.S/Slow"), b"", timeout=0.4)
         assert code in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE), code   # the client's clock or the proxy's, whichever is first
         assert cancelled.wait(5), "the server was not told"
-        code, _ = code_of(lambda **kw: [*c.unary_stream("/t.S/Endless")(b"", **kw)], timeout=0.4)
-        assert code in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE), code
+        late = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
+        silence = threading.Event()
+
+        def never():
+            yield b"one"
+            silence.wait(10)
+        for what, call in (("server stream", lambda: [*c.unary_stream("/t.S/Endless")(b"", timeout=0.4)]),
+                           ("client stream", lambda: c.stream_unary("/t.S/Gather")(never(), timeout=0.4)),
+                           ("both", lambda: [*c.stream_stream("/t.S/Chat")(never(), timeout=0.4)])):
+            code, _ = code_of(call)
+            assert code in late, (what, code)
+        silence.set()
 
 
 @case
@@ -178,6 +188,17 @@ def grpc_cancellation(mesh):
         time.sleep(0.3)
         call.cancel()
         assert cancelled.wait(5), "the server was not told"
+        going = threading.Event()
+
+        def asks():
+            yield b"one"
+            going.wait(10)
+        chat = c.stream_stream("/t.S/Chat")(asks(), timeout=20)
+        assert next(chat) == b"ONE"
+        chat.cancel()
+        code, _ = code_of(lambda: [*chat])
+        assert code == grpc.StatusCode.CANCELLED, code
+        going.set()
         assert c.unary_unary("/t.S/Echo")(b"after", timeout=10) == b"after"
 
 
@@ -186,6 +207,14 @@ def grpc_large_messages(mesh):
     with channel(mesh) as c:
         message = bytes(range(256)) * (20 << 12)              # 20 MB
         assert c.unary_unary("/t.S/Echo")(message, timeout=60) == message
+
+
+@case
+def grpc_large_messages_in_streams(mesh):
+    with channel(mesh) as c:
+        message = b"large " * (3 << 18)                        # 4.5 MB, six of them
+        assert c.stream_unary("/t.S/Gather")((message for _ in range(6)), timeout=60) == b"%d" % (6 * len(message))
+        assert [len(m) for m in c.stream_stream("/t.S/Chat")((message for _ in range(6)), timeout=60)] == [len(message)] * 6
 
 
 @case

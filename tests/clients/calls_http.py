@@ -91,8 +91,13 @@ def curl_h2_prior_knowledge(mesh):
 
 @case
 def curl_h2c_upgrade_is_not_taken_up(mesh):
-    _, said = curl(mesh, "h1", "--http2")                 # RFC 9110 §7.8: a server may ignore Upgrade; Envoy does
-    assert said[:2] == ["1.1", "200"], said
+    for host in ("h1", "h2"):                             # RFC 9110 §7.8: a server may ignore Upgrade; Envoy does
+        _, said = curl(mesh, host, "--http2", "-H", f"x-case: h2c-{host}")
+        assert said[:2] == ["1.1", "200"], said
+        seen = {k for k, _ in arrived(mesh, f"h2c-{host}")["headers"]}
+        assert not seen & {"upgrade", "http2-settings"}, seen
+        _, said = curl(mesh, host, "--http2", "-H", f"x-case: h2c-{host}-post", "--data-binary", f"@{big(mesh, 1 << 20)}")
+        assert said[:2] == ["1.1", "200"] and arrived(mesh, f"h2c-{host}-post")["body"].startswith("1048576 bytes"), said
 
 
 @case

@@ -1,5 +1,5 @@
 """The websockets package on both ends: what Autobahn's groups ask (framing, pings, fragments, close codes, UTF-8, limits, compression)."""
-import asyncio
+import asyncio, ssl
 
 import websockets
 from websockets.asyncio.client import connect
@@ -110,6 +110,16 @@ async def websocket_compression_subprotocol_headers(mesh):
         assert "permessage-deflate" in c.response.headers.get("Sec-WebSocket-Extensions", ""), c.response.headers
         await c.send("again " * 20_000)
         assert await c.recv() == "again " * 20_000
+
+
+@case
+async def websocket_over_tls(mesh):
+    trust = ssl.create_default_context(cafile=mesh.ca)
+    async with connect(f"wss://ws.test:{mesh.tls}/", host="127.0.0.1", port=mesh.tls, ssl=trust, server_hostname="ws.test", max_size=None, open_timeout=10) as c:
+        for message in ("text", b"\x80" * 1_000_000):
+            await c.send(message)
+            assert await c.recv() == message
+        await asyncio.wait_for(await c.ping(b"x"), 5)
 
 
 @case

@@ -192,7 +192,7 @@ pub(super) fn tokens(input: &[u8]) -> Answer {
 pub(super) fn authorizer(input: &[u8]) -> Answer {
     let grpc = fuzzing::authz_answer(input);
     harmless(&grpc)?;
-    let mut response = ResponseHead::new(if input.len() % 2 == 0 { 200 } else { 403 });
+    let mut response = ResponseHead::new(if input.len().is_multiple_of(2) { 200 } else { 403 });
     for line in input.split(|&b| b == b'\n').take(16) {
         let (name, value) = line.split_at(line.iter().position(|&b| b == b':').unwrap_or(line.len()));
         if let Ok(name) = std::str::from_utf8(name)

@@ -64,11 +64,14 @@ fn row_22_nothing_decompresses() {
         ("envoy.filters.http.compressor", "envoy.extensions.filters.http.compressor.v3.Compressor"),
     ] {
         let any = Any { type_url: format!("type.googleapis.com/{kind}"), value: compressor.clone() };
-        let filter = hcm::HttpFilter {
+        let filter = |name: &str, any| hcm::HttpFilter {
             name: name.into(),
             config_type: Some(http_filter::ConfigType::TypedConfig(any)),
             ..Default::default()
         };
-        assert!(filters::http_filters(&At::resource("l"), &[filter]).is_err(), "{name}");
+        let router = maille_xds::types::any(&maille_xds::types::router::Router::default());
+        let all = [filter(name, any), filter("envoy.filters.http.router", router)];
+        let refused = filters::http_filters(&At::resource("l"), &all).unwrap_err().to_string();
+        assert!(refused.contains(kind), "{refused}");
     }
 }
