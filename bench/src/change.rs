@@ -47,7 +47,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     world.write_all()?;
     let up = mesh::up(&config, xds, &args.proxy, &dir.path().join("up.log"))?;
     await_port(port, "the gateway")?;
-    await_ok(port)?;
+    mesh::await_ok(port)?;
 
     let (done, changes) = (Instant::now() + Duration::from_secs_f64(args.seconds), Duration::from_millis(args.every));
     let load_args = load_args(port, args.rate, args.seconds);
@@ -89,7 +89,7 @@ pub(crate) fn restart(args: &RestartArgs) -> anyhow::Result<()> {
     ];
     let gateway = Process::start("maille proxy", &mesh::maille()?, &proxy, &dir.path().join("proxy.log"))?;
     await_port(port, "the gateway")?;
-    await_ok(port)?;
+    mesh::await_ok(port)?;
 
     let load_args = load_args(port, args.rate, args.seconds);
     let load = std::thread::spawn(move || load::run(&load_args));
@@ -102,7 +102,7 @@ pub(crate) fn restart(args: &RestartArgs) -> anyhow::Result<()> {
     std::thread::sleep(third / 4);
     world.change(1)?;
     let outcome = load.join().map_err(|_| anyhow::anyhow!("the load generator panicked"))??;
-    let resynchronised = answers_from(port, "/probe-1")? == 200;
+    let resynchronised = mesh::answers_from(port, "/probe-1")? == 200;
     drop((up, gateway));
     anyhow::ensure!(resynchronised, "the change made after the restart did not reach the proxy");
     report("control plane killed, started again, change applied", &outcome, args.rate)
@@ -203,18 +203,4 @@ impl<'a> World<'a> {
             }
         }
     }
-}
-
-fn await_ok(port: u16) -> anyhow::Result<()> {
-    let end = Instant::now() + Duration::from_secs(20);
-    while answers_from(port, "/")? != 200 {
-        anyhow::ensure!(Instant::now() < end, "the gateway does not answer 200 after 20 s");
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    Ok(())
-}
-
-fn answers_from(port: u16, path: &str) -> anyhow::Result<u16> {
-    let answer = mesh::ask(([127, 0, 0, 1], port).into(), "bench.example", path)?;
-    Ok(answer.get(9..12).and_then(|c| c.parse().ok()).unwrap_or(0))
 }

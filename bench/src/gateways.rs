@@ -19,6 +19,8 @@ pub(crate) struct Identity {
 pub(crate) enum Job<'a> {
     /// HTTP/1.1 to an HTTP/1.1 backend.
     Http1,
+    /// The same, and `/big` to a backend of its own, on this port.
+    Beside(u16),
     /// HTTP/2 to an HTTP/2 backend (gRPC).
     Grpc,
     /// TLS from the client, HTTP/1.1 to the backend.
@@ -87,18 +89,23 @@ fn ours(dir: &Path, backend: u16, proxy: &'static str, job: Job<'_>) -> anyhow::
     std::fs::create_dir(&config)?;
     let port = free_port()?;
     let protocol = match job {
-        Job::Http1 | Job::Tls(_) => "HTTP",
+        Job::Http1 | Job::Beside(_) | Job::Tls(_) => "HTTP",
         Job::Grpc => "GRPC",
         Job::Tcp => "TCP",
     };
     match job {
         Job::Tls(identity) => mesh::write(&config, "gateway.yaml", &mesh::tls_gateway(port, identity))?,
         Job::Tcp => mesh::write(&config, "gateway.yaml", &mesh::gateway_of(port, "TCP"))?,
-        Job::Http1 | Job::Grpc => mesh::write(&config, "gateway.yaml", &mesh::gateway(port))?,
+        Job::Http1 | Job::Beside(_) | Job::Grpc => mesh::write(&config, "gateway.yaml", &mesh::gateway(port))?,
     }
     mesh::write(&config, "service.yaml", &mesh::service_of("shop", protocol, &[(backend, "v1")]))?;
     let routes = match job {
         Job::Tcp => mesh::tcp_service("shop"),
+        Job::Beside(other) => {
+            mesh::write(&config, "other.yaml", &mesh::service("other", &[(other, "v1")]))?;
+            let routes = "  - {match: [{uri: {exact: /big}}], route: [{destination: {host: other.example}}]}\n  - route: [{destination: {host: shop.example}}]\n";
+            mesh::virtual_service("shop", "bench.example", routes)
+        }
         _ => mesh::virtual_service("shop", "bench.example", "  - route: [{destination: {host: shop.example}}]\n"),
     };
     mesh::write(&config, "routes.yaml", &routes)?;

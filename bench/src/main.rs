@@ -4,6 +4,7 @@ mod attack;
 mod backend;
 mod change;
 mod contest;
+mod drain;
 mod floor;
 mod gateways;
 mod histogram;
@@ -68,6 +69,8 @@ enum Command {
     Change(change::Args),
     /// Steady load while the control plane is killed and started again: nothing may be lost.
     Restart(change::RestartArgs),
+    /// SIGTERM to a gateway under load from clients of HTTP/1.1 and HTTP/2: nothing may be lost.
+    Drain(drain::Args),
     /// Only the load generator.
     Load(load::Args),
     /// Only the backend: answers every request with a small body.
@@ -109,6 +112,7 @@ fn main() -> anyhow::Result<()> {
         Command::Attack(args) => return attack::run(&args),
         Command::Change(args) => return change::run(&args),
         Command::Restart(args) => return change::restart(&args),
+        Command::Drain(args) => return drain::run(&args),
         Command::Load(args) => return load::main(&args),
         Command::Backend(args) => return backend::main(&args),
         Command::Floor(args) => return floor::main(&args),

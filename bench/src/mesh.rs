@@ -161,3 +161,19 @@ pub(crate) fn ask(to: SocketAddr, host: &str, path: &str) -> anyhow::Result<Stri
     s.read_to_end(&mut answer)?;
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
+
+/// Waits until the gateway answers.
+pub(crate) fn await_ok(port: u16) -> anyhow::Result<()> {
+    let end = Instant::now() + Duration::from_secs(20);
+    while answers_from(port, "/")? != 200 {
+        anyhow::ensure!(Instant::now() < end, "the gateway does not answer 200 after 20 s");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
+}
+
+/// The status of an answer.
+pub(crate) fn answers_from(port: u16, path: &str) -> anyhow::Result<u16> {
+    let answer = ask(([127, 0, 0, 1], port).into(), "bench.example", path)?;
+    Ok(answer.get(9..12).and_then(|c| c.parse().ok()).unwrap_or(0))
+}

@@ -35,6 +35,18 @@ impl Process {
         self.child.id()
     }
 
+    /// Asks it to end (SIGTERM).
+    pub(crate) fn terminate(&self) {
+        if let Some(pid) = Pid::from_raw(self.child.id() as i32) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+    }
+
+    /// Its exit code, once it has ended; none inside is a signal.
+    pub(crate) fn ended(&mut self) -> Option<Option<i32>> {
+        self.child.try_wait().ok().flatten().map(|status| status.code())
+    }
+
     /// Ends it at once, as a crash would.
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
@@ -45,9 +57,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if let Ok(None) = self.child.try_wait() {
-            if let Some(pid) = Pid::from_raw(self.child.id() as i32) {
-                let _ = kill_process(pid, Signal::TERM);
-            }
+            self.terminate();
             let end = Instant::now() + Duration::from_secs(10);
             while Instant::now() < end {
                 if !matches!(self.child.try_wait(), Ok(None)) {

@@ -13,7 +13,7 @@ pub(crate) const LARGE: usize = 1 << 20;
 /// What a server does with a connection.
 #[derive(Clone, Copy)]
 pub(crate) enum Kind {
-    /// HTTP/1.1: reads the request's body, answers 1 MB to POST and on `/big`, otherwise 64 bytes.
+    /// HTTP/1.1: reads the request's body, answers 1 MB to POST and on `/big`, 64 bytes otherwise, on `/slow` after a while.
     Bodies,
     /// gRPC over HTTP/2: every call is answered with its own message.
     Grpc,
@@ -30,12 +30,18 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(kind: Kind) -> anyhow::Result<Self> {
+        Self::start_on(kind, 0)
+    }
+
+    /// On a thread that is this much nicer than others.
+    pub(crate) fn start_on(kind: Kind, nice: i32) -> anyhow::Result<Self> {
         let listener = std::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
         listener.set_nonblocking(true)?;
         let port = listener.local_addr()?.port();
         let (stop, stopped) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::spawn(move || {
+            let _ = rustix::process::nice(nice); // this thread's alone
             runtime.block_on(async move {
                 tokio::select! { _ = accept(listener, kind) => {}, _ = stopped => {} }
             });
@@ -111,6 +117,9 @@ async fn bodies(mut stream: TcpStream) -> anyhow::Result<()> {
             let n = stream.read(&mut buf[..room]).await?;
             anyhow::ensure!(n > 0, "the body was cut off");
             left -= n;
+        }
+        if head.starts_with("get /slow") {
+            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
         }
         stream.write_all(if wants_large { large } else { &small }).await?;
     }

@@ -30,6 +30,7 @@ mod scratch;
 mod tcp;
 pub(crate) mod timers;
 mod transfer;
+mod turns;
 mod upstream_request;
 
 use std::cell::{Cell, RefCell};
@@ -60,6 +61,7 @@ use logs::WorkerLogs;
 pub(crate) use overload::Overload;
 use registry::{Registered, Registry};
 use scratch::Scratches;
+use turns::Turns;
 
 /// What the main thread tells a worker.
 pub(crate) enum Message {
@@ -125,6 +127,7 @@ pub(crate) struct Worker {
     pub(crate) blocks: Blocks,
     pub(crate) scratches: Scratches,
     pub(crate) clock: Clock,
+    pub(crate) turns: Turns,
     /// Copies of requests that are being sent.
     pub(crate) copies: mirror::AtWork,
     pub(crate) connections: Registry,
@@ -162,6 +165,7 @@ async fn serve(mut mailbox: mpsc::UnboundedReceiver<Message>, shared: Shared) {
         blocks: Blocks::new(),
         scratches: Scratches::default(),
         clock: Clock::new(),
+        turns: Turns::default(),
         copies: mirror::AtWork::default(),
         connections: Registry::default(),
         draining: Cell::new(Draining::No),
@@ -176,6 +180,8 @@ async fn serve(mut mailbox: mpsc::UnboundedReceiver<Message>, shared: Shared) {
     });
     let vital = Vital(worker.clone());
     tokio::task::spawn_local(async move { tick(&vital.0).await });
+    let vital = Vital(worker.clone());
+    tokio::task::spawn_local(async move { vital.0.turns.give().await });
     let mut listening = Listening::default();
     loop {
         let message = tokio::select! {

@@ -14,6 +14,7 @@ use super::inspect::{self, Facts, Rejected};
 use super::io::{Input, Stream};
 use super::listening::Admission;
 use super::registry::Registered;
+use super::turns::Share;
 use super::{Worker, http, tcp};
 use crate::config::{DownstreamTls, DownstreamTransport, FilterChain, Listener, ListenerFilterKind, Network};
 use crate::headers::{LogValues, StreamInfo};
@@ -41,6 +42,8 @@ pub(crate) struct ConnectionInfo {
     pub(crate) tls: Option<Rc<TlsInfo>>,
     pub(crate) chain: Arc<FilterChain>,
     pub(crate) listener: Arc<Listener>,
+    /// Its turns.
+    pub(crate) share: Rc<Share>,
     /// Counts it at its listener and in the process.
     pub(crate) admission: Admission,
 }
@@ -176,6 +179,7 @@ impl Arrival {
             tls: None,
             chain: chain.clone(),
             listener: listener.clone(),
+            share: Rc::default(),
             admission,
         };
         match (&chain.transport, stream) {
@@ -216,7 +220,15 @@ async fn secure(
         return input.release(&worker.blocks);
     };
     let limit = info.chain.transport_timeout.unwrap_or(HANDSHAKE);
-    let made = timeout(limit, tls::accept(tcp, input.peek(), &context)).await;
+    let made = timeout(limit, async {
+        if input.is_empty() {
+            // In vain only when it has failed, which is found out below.
+            let _ = tcp.readable().await;
+        }
+        worker.turns.wait(&info.share).await;
+        tls::accept(tcp, input.peek(), &context).await
+    });
+    let made = made.await;
     input.release(&worker.blocks);
     let (stream, known) = match made {
         Ok(Ok(made)) => made,

@@ -53,6 +53,13 @@ pub(crate) async fn exchange(
     after
 }
 
+/// Puts on record a request whose client had given up before anybody looked at it.
+pub(crate) fn abandoned(client: &Client, manager: &HttpManager, scratch: &Scratch) {
+    let mut record = Record::new(&client.info, client.protocol());
+    client.note_gone(&mut record);
+    record.finish(client, manager, scratch);
+}
+
 /// Counts a request for as long as it is at work.
 struct ActiveRequest(Rc<HttpMetrics>);
 

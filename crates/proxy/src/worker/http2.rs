@@ -12,7 +12,7 @@ use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -25,10 +25,11 @@ use maille_telemetry::metrics::HttpMetrics;
 use super::Worker;
 use super::body::{Incoming, Outgoing};
 use super::connection::ConnectionInfo;
-use super::exchange::exchange;
+use super::exchange::{abandoned, exchange};
 use super::http::{Client, Downstream, seconds};
 use super::registry::Slot;
 use super::reply;
+use super::turns::{BEGINNINGS, Place};
 use crate::config::HttpManager;
 pub(crate) use keepalive::Keepalive;
 use wire::{Watch, Wire};
@@ -47,6 +48,8 @@ const MAX_UNSEEN_RESETS: usize = 250;
 const MAX_ERRORS: usize = 500;
 /// From so many streams on, no more than half may be reset before they were answered (Envoy's).
 const RESETS_COUNT_FROM: u64 = 500;
+/// From so many on, clients that reset half of their streams or more wait between two of them.
+const MANY_RESETS: u64 = 16;
 /// A stream that was reset after this much time was not reset at once (Envoy's).
 const AT_ONCE: Duration = Duration::from_secs(2);
 
@@ -146,7 +149,7 @@ pub(crate) async fn serve(client: Client, manager: Arc<HttpManager>) {
     };
     let slot = registered.slot.clone();
     let watch = Rc::<Watch>::default();
-    let wire = Wire::new(worker.clone(), stream, input, false, watch.clone());
+    let wire = Wire::new(worker.clone(), info.share.clone(), stream, input, false, watch.clone());
     slot.set(true, worker.clock.seconds().saturating_add(seconds(Some(HANDSHAKE))));
     let mut handshake = Box::pin(builder(&manager).handshake::<_, Bytes>(wire));
     let begun = poll_fn(|cx| match slot.poll_closing(cx) {
@@ -187,6 +190,7 @@ async fn drive(connection: &mut Connection<Wire, Bytes>, shared: &Rc<Shared>) {
     let mut requests = 0u32;
     let mut condemned = false;
     let mut stalled = false;
+    let (mut begun, mut place) = (0, Place::default());
     let mut keepalive = connection.ping_pong().and_then(|ping| Keepalive::new(ping, &shared.manager.http2));
     loop {
         if !shared.leaving.get() && (shared.worker.is_draining(direction) || limit.is_some_and(|most| requests >= most))
@@ -195,10 +199,17 @@ async fn drive(connection: &mut Connection<Wire, Bytes>, shared: &Rc<Shared>) {
             connection.graceful_shutdown();
         }
         let next = poll_fn(|cx| {
+            if begun >= shared.beginnings() {
+                ready!(shared.worker.turns.poll(cx, &shared.info.share, &mut place));
+                begun = 0;
+            }
             match connection.poll_accept(cx) {
-                Poll::Ready(Some(Ok((request, respond)))) => return Poll::Ready(Next::Stream(request, respond)),
+                Poll::Ready(Some(Ok((request, respond)))) => {
+                    begun += 1;
+                    return Poll::Ready(Next::Stream(request, respond));
+                }
                 Poll::Ready(_) => return Poll::Ready(Next::End),
-                Poll::Pending => {}
+                Poll::Pending => begun = 0,
             }
             shared.watch.has_written();
             if shared.watch.is_stalled() != std::mem::replace(&mut stalled, shared.watch.is_stalled())
@@ -271,6 +282,12 @@ impl Shared {
         self.deadline(None);
     }
 
+    /// How many streams may be begun in one turn: one, by clients that reset a lot of them.
+    fn beginnings(&self) -> u32 {
+        let resets = self.reset.get() >= MANY_RESETS && self.reset.get() * 2 >= self.over.get();
+        if resets { 1 } else { BEGINNINGS }
+    }
+
     /// A stream is over; clients that only begin streams to reset them are sent away, as Envoy does.
     fn end(&self, reset_at_once: bool) {
         self.active.set(self.active.get() - 1);
@@ -280,6 +297,9 @@ impl Shared {
         self.over.set(self.over.get() + 1);
         self.reset.set(self.reset.get() + u64::from(reset_at_once));
         if self.reset.get() * 2 >= self.over.get().max(RESETS_COUNT_FROM) {
+            if self.watch.verdict().is_none() {
+                self.metrics.downstream_rq_too_many_premature_resets().inc();
+            }
             self.watch.condemn(Reason::ENHANCE_YOUR_CALM);
         }
     }
@@ -324,7 +344,12 @@ async fn serve_stream(
     match head::request_from(&parts, ended, &limits, &mut scratch.request) {
         Ok(meta) => {
             drop(parts);
-            exchange(&mut client, manager, &mut scratch, meta).await;
+            // Whoever has given up before anybody looked at the request costs no server anything.
+            let gone = poll_fn(|cx| Poll::Ready(client.poll_gone(cx)));
+            match gone.await {
+                true => abandoned(&client, manager, &scratch),
+                false => drop(exchange(&mut client, manager, &mut scratch, meta).await),
+            }
         }
         Err(bad) => {
             let error = reply::Malformed { status: bad.status(), details: bad.details(), body: "" };

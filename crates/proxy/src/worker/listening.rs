@@ -1,7 +1,9 @@
 //! Accepting connections.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::task::ready;
 use std::time::{Duration, Instant};
 
 use ahash::AHashMap;
@@ -10,6 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use super::overload::Admitted;
+use super::turns::{BEGINNINGS, Place, Share};
 use super::{Vital, Worker, connection};
 
 /// The sockets that a worker accepts on.
@@ -95,8 +98,19 @@ impl Drop for Admission {
 
 async fn accept(worker: Rc<Worker>, address: SocketAddr, socket: Rc<TcpListener>) {
     let _vital = Vital(worker.clone());
+    let share = Rc::<Share>::default();
+    let (mut place, mut accepted) = (Place::default(), 0);
     loop {
-        match socket.accept().await {
+        let next = poll_fn(|cx| {
+            if accepted == BEGINNINGS {
+                ready!(worker.turns.poll(cx, &share, &mut place));
+                accepted = 0;
+            }
+            let polled = socket.poll_accept(cx);
+            accepted = if polled.is_ready() { accepted + 1 } else { 0 };
+            polled
+        });
+        match next.await {
             Ok((stream, peer)) => admit(&worker, stream, peer, address),
             Err(e) => match e.raw_os_error() {
                 // Out of descriptors or memory: the connection stays in the backlog, and trying at once would only spin.

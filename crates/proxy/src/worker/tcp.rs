@@ -67,7 +67,8 @@ pub(crate) async fn serve(
             Poll::Pending => false,
         };
         (facts.received, facts.sent) =
-            copy_framed(&mut stream, &mut input, &mut end, [there, back], &worker.blocks, idle, &mut ended).await;
+            copy_framed((&mut stream, &mut input), &mut end, [there, back], &worker, &info.share, idle, &mut ended)
+                .await;
         end.release(&worker.blocks);
     };
     match proxy.max_duration {

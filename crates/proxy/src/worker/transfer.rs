@@ -1,14 +1,17 @@
 //! Carrying a body, or a direction of a TCP connection, from one side to the other as it comes.
 
 use std::io;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use maille_http::h1::{BodyDecoder, BodyLength, CHUNK_END, LAST_CHUNK, chunk_head};
 
+use super::Worker;
 use super::body::{Data, Sink, Source};
 use super::buffers::{BLOCK, Blocks};
 use super::io::poll_write;
 use super::mirror::Copies;
+use super::turns::{self, Place, Share};
 
 /// A body on its way.
 pub(crate) struct Transfer {
@@ -27,6 +30,9 @@ pub(crate) struct Transfer {
     done: bool,
     /// Bytes of data so far.
     pub(crate) total: u64,
+    /// How many there were when it last had a turn.
+    turn: u64,
+    place: Place,
     /// Those of them that were not taken by [`Transfer::take_buffered`].
     streamed: u64,
     /// Everything that was sent, while it may be needed again.
@@ -66,6 +72,8 @@ impl Transfer {
             consume: 0,
             done: false,
             total: 0,
+            turn: 0,
+            place: Place::default(),
             streamed: 0,
             replay: None,
             copies: None,
@@ -149,14 +157,16 @@ impl Transfer {
         Ok(())
     }
 
-    /// Carries on as far as both sides let it; ready at the end.
+    /// Carries on as far as both sides let it, and as the client's share does; ready at the end.
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         source: &mut Source<'_>,
         sink: &mut Sink<'_>,
-        blocks: &Blocks,
+        worker: &Worker,
+        share: &Rc<Share>,
     ) -> Poll<Result<(), Failure>> {
+        let blocks = &worker.blocks;
         loop {
             ready!(self.poll_flush(cx, source, sink, blocks)).map_err(|_| Failure::Sink)?;
             if self.decoder.is_done() {
@@ -169,6 +179,10 @@ impl Transfer {
                 }
                 self.done = true;
                 return Poll::Ready(Ok(()));
+            }
+            if self.total - self.turn >= turns::BYTES {
+                ready!(worker.turns.poll(cx, share, &mut self.place));
+                self.turn = self.total;
             }
             ready!(self.poll_more(cx, source, blocks))?;
         }

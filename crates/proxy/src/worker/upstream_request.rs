@@ -107,8 +107,13 @@ impl Upstream {
     ) -> Result<Upstream, Unconnected> {
         // Whoever has no connection yet counts as waiting for one, even if it is being made at once.
         let _pending = breakers.pending().filter(|_| host.pool.may_wait(breakers)).ok_or(Unconnected::Overflow)?;
-        let worker = client.worker.clone();
+        let (worker, share) = (client.worker.clone(), client.info.share.clone());
         let mut made = std::pin::pin!(async {
+            // A connection is the dearest thing that a request can ask for.
+            worker.turns.wait(&share).await;
+            if let Some(meanwhile) = Upstream::idle(entry, host, carries) {
+                return Ok(meanwhile);
+            }
             match carries {
                 Carries::Http2 => http2::obtain(&worker, entry, host, breakers).await,
                 Carries::Http1 | Carries::AnyHttp => http1::obtain(&worker, entry, host, breakers).await,

@@ -59,6 +59,19 @@ fn row_15_rapid_reset() {
     assert!(Raw::start(&proxy).is_alive());
 }
 
+/// What was reset before anybody looked at it costs no server anything.
+#[test]
+fn row_15_what_is_reset_at_once_reaches_no_server() {
+    let server = Server::start();
+    let proxy = proxy_of(&server);
+    let mut raw = Raw::start(&proxy);
+    raw.send((0..50).flat_map(|n| [open(2 * n + 1), cancel(2 * n + 1)].concat()).collect::<Vec<_>>());
+    let last = [(":method", "GET"), (":scheme", "http"), (":path", "/last"), (":authority", "x")];
+    raw.send(frame(HEADERS, END_HEADERS | END_STREAM, 101, &fields(&last)));
+    assert!(server.accept().head().starts_with("GET /last "));
+    assert!(server.is_quiet());
+}
+
 /// CVE-2025-8671: streams that the server has to reset.
 #[test]
 fn row_16_made_you_reset() {

@@ -267,7 +267,7 @@ fn poll_respond(
     head: &[u8],
     written: &mut usize,
 ) -> Poll<Result<(), Failure>> {
-    let Client { side, worker, .. } = client;
+    let Client { side, worker, info, .. } = client;
     let mut sink = match side {
         Downstream::Http1(stream, _) => {
             ready!(poll_write(cx, stream, head, written)).map_err(|_| Failure::Sink)?;
@@ -279,7 +279,7 @@ fn poll_respond(
         },
     };
     match upstream.source() {
-        Some(mut source) => transfer.poll(cx, &mut source, &mut sink, &worker.blocks),
+        Some(mut source) => transfer.poll(cx, &mut source, &mut sink, worker, &info.share),
         None => Poll::Ready(Ok(())),
     }
 }

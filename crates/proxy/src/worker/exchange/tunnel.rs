@@ -2,6 +2,7 @@
 //! not one does.
 
 use std::future::poll_fn;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -9,15 +10,15 @@ use maille_http::h1::BodyLength;
 use maille_http::{HeaderId, RequestHead, ResponseHead};
 
 use crate::headers::Protocol;
-use crate::worker::SILENT_SECONDS;
 use crate::worker::body::{Sink, Source};
-use crate::worker::buffers::Blocks;
 use crate::worker::http::{After, Client, Downstream};
 use crate::worker::io::poll_shutdown;
 use crate::worker::record::Record;
 use crate::worker::scratch::Scratch;
 use crate::worker::transfer::Transfer;
+use crate::worker::turns::Share;
 use crate::worker::upstream_request::Upstream;
+use crate::worker::{SILENT_SECONDS, Worker};
 
 /// Which tunnel a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +87,7 @@ async fn carry(client: &mut Client, upstream: &mut Upstream, idle: Option<Durati
     let mut moved = 0;
     let mut timer = idle.map(|limit| (limit, Box::pin(tokio::time::sleep(limit))));
     poll_fn(|cx| {
-        let Client { side, worker, registered, .. } = &mut *client;
+        let Client { side, worker, info, registered, .. } = &mut *client;
         if registered.slot.poll_closing(cx) {
             return Poll::Ready(());
         }
@@ -94,11 +95,11 @@ async fn carry(client: &mut Client, upstream: &mut Upstream, idle: Option<Durati
             registered.slot.ends_by(worker.clock.seconds().saturating_add(SILENT_SECONDS));
         }
         let a = match upstream.sink() {
-            Some(mut sink) => there.poll(cx, &mut side.source(), &mut sink, &worker.blocks),
+            Some(mut sink) => there.poll(cx, &mut side.source(), &mut sink, worker, &info.share),
             None => Poll::Ready(Err(())),
         };
         let b = match (upstream.source(), side.sink()) {
-            (Some(mut source), Some(mut sink)) => back.poll(cx, &mut source, &mut sink, &worker.blocks),
+            (Some(mut source), Some(mut sink)) => back.poll(cx, &mut source, &mut sink, worker, &info.share),
             _ => Poll::Ready(Err(())),
         };
         if let Some((limit, timer)) = &mut timer {
@@ -135,10 +136,11 @@ impl Direction {
         cx: &mut Context<'_>,
         source: &mut Source<'_>,
         sink: &mut Sink<'_>,
-        blocks: &Blocks,
+        worker: &Worker,
+        share: &Rc<Share>,
     ) -> Poll<Result<(), ()>> {
         if !self.ended {
-            ready!(self.transfer.poll(cx, source, sink, blocks)).map_err(|_| ())?;
+            ready!(self.transfer.poll(cx, source, sink, worker, share)).map_err(|_| ())?;
             if let Sink::Http1(stream) = sink {
                 ready!(poll_shutdown(cx, stream)).map_err(|_| ())?;
             }

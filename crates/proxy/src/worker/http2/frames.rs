@@ -294,12 +294,14 @@ impl Outbound {
 pub(crate) struct Inbound {
     walk: Walk,
     seen: Seen,
+    /// How many frames there were.
+    pub(super) frames: u64,
 }
 
 impl Inbound {
     /// From a client, whose preface comes first, or from a server.
     pub(crate) fn new(from_server: bool) -> Inbound {
-        Inbound { walk: Walk::new(if from_server { 0 } else { PREFACE }), seen: Seen::default() }
+        Inbound { walk: Walk::new(if from_server { 0 } else { PREFACE }), seen: Seen::default(), frames: 0 }
     }
 
     /// Walks over bytes. An error is what ends the connection or a stream, and how many of the bytes may be passed on before.
@@ -310,7 +312,10 @@ impl Inbound {
         streams: &mut Streams,
     ) -> Result<(), (usize, Fault)> {
         let passed = self.walk.over(bytes, |found| match found {
-            Found::Frame(head) => self.seen.judge(head, watch, streams).map_err(Fault::Connection),
+            Found::Frame(head) => {
+                self.frames += 1;
+                self.seen.judge(head, watch, streams).map_err(Fault::Connection)
+            }
             Found::Number(WINDOW_UPDATE, stream, 0) if streams.has_begun(stream) => Err(Fault::Stream(stream)),
             Found::Number(..) => Ok(()),
             Found::Fields(fields) => self.seen.fields(fields, streams),

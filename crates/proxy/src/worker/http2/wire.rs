@@ -15,9 +15,15 @@ use super::frames::{self, Fault, Inbound, Outbound};
 use super::streams::Streams;
 use crate::worker::Worker;
 use crate::worker::io::{Input, Stream};
+use crate::worker::turns::{self, Place, Share};
 
 /// How much streams may hand on before it has been written. More than that at a time makes nothing faster.
 const MAX_UNWRITTEN: usize = 256 * 1024;
+/// What a frame costs to take, in bytes that could be moved instead.
+const FRAME: u64 = 1024;
+/// From so many frames in one read on, a read takes no more than this: the next ones can wait.
+const MANY_FRAMES: u64 = 32;
+const DENSE_READ: usize = 2048;
 
 /// A connection as the `h2` crate sees it.
 pub(crate) struct Wire {
@@ -32,6 +38,12 @@ pub(crate) struct Wire {
     outbound: Outbound,
     streams: Streams,
     watch: Rc<Watch>,
+    share: Rc<Share>,
+    place: Place,
+    /// What has been read since the last turn.
+    spent: u64,
+    /// Whether what was read last was many small frames.
+    dense: bool,
 }
 
 /// What is known of a connection beside what the `h2` crate knows.
@@ -116,9 +128,18 @@ impl Watch {
 
 impl Wire {
     /// Of a connection to a server, or from a client.
-    pub(crate) fn new(worker: Rc<Worker>, stream: Stream, input: Input, to_server: bool, watch: Rc<Watch>) -> Wire {
+    pub(crate) fn new(
+        worker: Rc<Worker>,
+        share: Rc<Share>,
+        stream: Stream,
+        input: Input,
+        to_server: bool,
+        watch: Rc<Watch>,
+    ) -> Wire {
         let (inbound, outbound, streams) = (Inbound::new(to_server), Outbound::new(to_server), Streams::new(to_server));
-        Wire { stream, input, worker, shown: Vec::new(), behind: Vec::new(), inbound, outbound, streams, watch }
+        let (shown, behind) = Default::default();
+        let (place, spent, dense) = Default::default();
+        Wire { stream, input, worker, shown, behind, inbound, outbound, streams, watch, share, place, spent, dense }
     }
 }
 
@@ -133,21 +154,33 @@ impl AsyncRead for Wire {
             hand_over(&mut this.shown, room);
             return Poll::Ready(Ok(()));
         }
+        if this.spent >= turns::BYTES {
+            ready!(this.worker.turns.poll(cx, &this.share, &mut this.place));
+            this.spent = 0;
+        }
         let before = room.filled().len();
         if !this.behind.is_empty() {
             hand_over(&mut this.behind, room);
+        } else if this.input.is_empty() && this.dense {
+            let n = room.remaining().min(DENSE_READ);
+            let mut part = ReadBuf::new(room.initialize_unfilled_to(n));
+            ready!(Pin::new(&mut this.stream).poll_read(cx, &mut part))?;
+            let n = part.filled().len();
+            room.advance(n);
         } else if this.input.is_empty() {
-            match Pin::new(&mut this.stream).poll_read(cx, room) {
-                Poll::Ready(Ok(())) => {}
-                other => return other,
-            }
+            ready!(Pin::new(&mut this.stream).poll_read(cx, room))?;
         } else {
             let n = this.input.len().min(room.remaining());
             room.put_slice(&this.input.data()[..n]);
             this.input.consume(n, &this.worker.blocks);
         }
+        let frames = this.inbound.frames;
         let got = &mut room.filled_mut()[before..];
-        let good = match this.inbound.pass(got, &this.watch, &mut this.streams) {
+        let passed = this.inbound.pass(got, &this.watch, &mut this.streams);
+        let frames = this.inbound.frames - frames;
+        this.spent += got.len() as u64 + frames * FRAME;
+        this.dense = frames >= MANY_FRAMES;
+        let good = match passed {
             Ok(()) => return Poll::Ready(Ok(())),
             Err((good, Fault::Connection(reason))) => {
                 this.watch.condemn(reason);

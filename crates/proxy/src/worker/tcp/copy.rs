@@ -1,13 +1,16 @@
 //! Copying both ways between a client and whatever is at the other end.
 
 use std::future::poll_fn;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use crate::worker::Worker;
 use crate::worker::body::{Incoming, Outgoing, Sink, Source};
 use crate::worker::buffers::Blocks;
 use crate::worker::io::{Input, Stream, poll_shutdown};
 use crate::worker::transfer::Transfer;
+use crate::worker::turns::Share;
 
 /// The other end of a connection that is carried.
 pub(super) enum End {
@@ -26,11 +29,11 @@ impl End {
 /// Copies both ways, framed as the other end wants it, until both directions have ended, one has failed, or it is `ended` from
 /// without; how many bytes went each way.
 pub(super) async fn copy_framed(
-    client: &mut Stream,
-    client_input: &mut Input,
+    (client, client_input): (&mut Stream, &mut Input),
     end: &mut End,
     [there, back]: [Transfer; 2],
-    blocks: &Blocks,
+    worker: &Worker,
+    share: &Rc<Share>,
     idle: Option<Duration>,
     ended: &mut impl FnMut(&mut Context<'_>) -> bool,
 ) -> (u64, u64) {
@@ -38,12 +41,12 @@ pub(super) async fn copy_framed(
     let totals = carry(idle, ended, |cx| {
         let (a, b) = match end {
             End::Http1(stream, input) => (
-                there.poll(cx, &mut Source::Http1(client, client_input), &mut Sink::Http1(stream), blocks),
-                back.poll(cx, &mut Source::Http1(stream, input), &mut Sink::Http1(client), blocks),
+                there.poll(cx, &mut Source::Http1(client, client_input), &mut Sink::Http1(stream), worker, share),
+                back.poll(cx, &mut Source::Http1(stream, input), &mut Sink::Http1(client), worker, share),
             ),
             End::Http2(incoming, outgoing) => (
-                there.poll(cx, &mut Source::Http1(client, client_input), &mut Sink::Http2(outgoing), blocks),
-                back.poll(cx, &mut Source::Http2(incoming), &mut Sink::Http1(client), blocks),
+                there.poll(cx, &mut Source::Http1(client, client_input), &mut Sink::Http2(outgoing), worker, share),
+                back.poll(cx, &mut Source::Http2(incoming), &mut Sink::Http1(client), worker, share),
             ),
         };
         (a, b, there.transfer.total, back.transfer.total)
@@ -101,12 +104,13 @@ impl Direction {
         cx: &mut Context<'_>,
         source: &mut Source<'_>,
         sink: &mut Sink<'_>,
-        blocks: &Blocks,
+        worker: &Worker,
+        share: &Rc<Share>,
     ) -> Poll<Result<(), ()>> {
         if self.ended {
             return Poll::Ready(Ok(()));
         }
-        match self.transfer.poll(cx, source, sink, blocks) {
+        match self.transfer.poll(cx, source, sink, worker, share) {
             Poll::Ready(Ok(())) => {
                 let shut = match sink {
                     Sink::Http1(stream) => poll_shutdown(cx, stream),

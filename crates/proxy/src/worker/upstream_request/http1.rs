@@ -117,8 +117,8 @@ impl Upstream {
         ready!(poll_write(cx, &mut self.stream, head, &mut self.written)).map_err(|_| Failure::Sink)?;
         self.sent = true;
         let Some(transfer) = body.as_mut().filter(|transfer| !transfer.is_done()) else { return Poll::Ready(Ok(())) };
-        let Client { side, worker, .. } = client;
-        transfer.poll(cx, &mut side.source(), &mut Sink::Http1(&mut self.stream), &worker.blocks)
+        let Client { side, worker, info, .. } = client;
+        transfer.poll(cx, &mut side.source(), &mut Sink::Http1(&mut self.stream), worker, &info.share)
     }
 
     pub(super) fn poll_head(

@@ -95,7 +95,7 @@ pub(super) async fn begin(
     counted: Counted,
 ) -> Result<Rc<Carrier>, ConnectError> {
     let watch = Rc::<Watch>::default();
-    let wire = Wire::new(worker.clone(), stream, Input::default(), true, watch.clone());
+    let wire = Wire::new(worker.clone(), Rc::default(), stream, Input::default(), true, watch.clone());
     let (send, mut connection) = builder(&entry.config).handshake::<_, Bytes>(wire).await.map_err(|error| {
         ConnectError::Remote(error.into_io().unwrap_or_else(|| std::io::ErrorKind::ConnectionReset.into()))
     })?;
@@ -210,8 +210,8 @@ impl Upstream {
             self.sent = true;
         }
         let Some(transfer) = body.as_mut().filter(|transfer| !transfer.is_done()) else { return Poll::Ready(Ok(())) };
-        let Client { side, worker, .. } = client;
-        transfer.poll(cx, &mut side.source(), &mut Sink::Http2(outgoing), &worker.blocks)
+        let Client { side, worker, info, .. } = client;
+        transfer.poll(cx, &mut side.source(), &mut Sink::Http2(outgoing), worker, &info.share)
     }
 
     pub(super) fn poll_head(
