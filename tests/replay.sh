@@ -4,6 +4,6 @@
 set -euo pipefail
 for proxy in envoy maille; do
   for set in routing policy; do
-    "${PYTHON:-python3}" "$1/accept/replay.py" "$1/conformance/recorded/$set" --proxy $proxy
+    "${PYTHON:-python3}" "$(dirname "$0")/accept.py" "$1/accept" replay "$1/conformance/recorded/$set" --proxy $proxy
   done
 done

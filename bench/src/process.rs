@@ -153,7 +153,7 @@ pub(crate) fn await_port(port: u16, what: &str) -> anyhow::Result<()> {
 
 /// A port that nothing listens on right now.
 pub(crate) fn free_port() -> anyhow::Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    Ok(maille_net::free_port(std::net::Ipv4Addr::LOCALHOST.into())?)
 }
 
 /// Finds a program: the variable's value, else the first of the names on the PATH (and in /usr/sbin).

@@ -1,18 +1,14 @@
 """The gateway under test and the servers behind it: an HTTP echo (HTTP/1.1 and HTTP/2), a gRPC server, a WebSocket server."""
 import asyncio, base64, json, os, pathlib, signal, socket, subprocess, sys, threading, time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "differential"))
+TESTS = pathlib.Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(TESTS), str(TESTS / "differential")]
 import upstream                                            # noqa: E402  (the differential run's servers)
+from ports import free_port                                # noqa: E402
 
 import calls_grpc, calls_websocket                         # noqa: E402
 
 API = "networking.istio.io/v1"
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 class Mesh:

@@ -11,11 +11,13 @@ attempt by attempt: server, protocol, method, path, authority, headers, body, tr
 counts only when it differs each time. What is known (deliberate, or a defect that is open) stands in known.py.
 MAILLE and ENVOY name the programs. Needs PyYAML's Python with `h2`.
 """
-import argparse, asyncio, collections, json, os, pathlib, random, re, signal, socket, ssl, subprocess, sys, tempfile, time
-
-import client, groups, known, upstream
+import argparse, asyncio, collections, json, os, pathlib, random, re, signal, ssl, subprocess, sys, tempfile, time
 
 HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+import client, groups, known, upstream                     # noqa: E402
+from ports import free_port                                # noqa: E402
+
 # Present or not is compared; the value is each proxy's own.
 OWN_VALUE = {"x-request-id", "date", "x-envoy-upstream-service-time", "x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid", "traceparent", "tracestate",
              "x-envoy-peer-metadata", "x-envoy-peer-metadata-id"}
@@ -92,12 +94,6 @@ class Plane:
                     except subprocess.TimeoutExpired:
                         print(f"{self.name}: {' '.join(process.args[1:4])} did not end on SIGTERM")
         self.log.close()
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def same_headers(headers, plane, timed):

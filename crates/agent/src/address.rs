@@ -92,14 +92,6 @@ fn candidate(namespace: &str, name: &str, attempt: u64) -> Ipv4Addr {
     Ipv4Addr::new(127, part(0, 1, 254), part(16, 0, 256), part(32, 1, 254))
 }
 
-/// A port of 127.0.0.1 that nothing listens on right now.
-///
-/// # Errors
-/// When the system has none left.
-pub fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use crate::HTTP_PROXY_PORT;
-use crate::address::{Address, AddressError, free_port};
+use crate::address::{Address, AddressError};
 use crate::app::{self, App};
 use crate::door::Door;
 use crate::lease::LeaseError;
@@ -127,7 +127,7 @@ async fn prepare(options: &Options) -> Result<(Sidecar, Address, Option<u16>), R
     let app_port = match options.port {
         Some(port) => {
             address.check(port)?;
-            Some(free_port()?)
+            Some(maille_net::free_port(Ipv4Addr::LOCALHOST.into())?)
         }
         None => None,
     };

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 const MAILLE: &str = env!("CARGO_BIN_EXE_maille");
 
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    maille_net::free_port(std::net::Ipv4Addr::LOCALHOST.into()).unwrap()
 }
 
 fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {

@@ -3,6 +3,7 @@
 
 pub mod child;
 mod cpu;
+mod free_port;
 mod keepalive;
 mod limits;
 mod listener;
@@ -12,6 +13,7 @@ mod own_address;
 mod runtime;
 
 pub use cpu::{cpus, pin_to};
+pub use free_port::free_port;
 pub use keepalive::set_keepalive;
 pub use limits::raise_open_files;
 pub use listener::{ListenOptions, listen};

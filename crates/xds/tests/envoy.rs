@@ -251,7 +251,7 @@ fn envoy() -> Option<PathBuf> {
 
 /// A port nobody listens on at this moment.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    maille_net::free_port(std::net::Ipv4Addr::LOCALHOST.into()).unwrap()
 }
 
 /// An HTTP server that answers everything with its name, for as long as the test binary runs.

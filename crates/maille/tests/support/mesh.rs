@@ -28,7 +28,7 @@ pub(crate) fn data_planes() -> Vec<&'static str> {
 
 /// A port that nothing listens on right now.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    maille_net::free_port(std::net::Ipv4Addr::LOCALHOST.into()).unwrap()
 }
 
 /// A child that is ended (SIGTERM, then SIGKILL) when dropped.

@@ -1,7 +1,7 @@
 //! What the control plane has sent, put together into what workers serve: a pure state machine.
 //!
-//! A cluster is served once its hosts are known, a listener once its routes are; until then what was served before goes
-//! on. A resource that is refused changes nothing.
+//! A cluster is served once its hosts are known, a listener once its routes are, and none before the first clusters; until
+//! then what was served before goes on. A resource that is refused changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -42,6 +42,9 @@ pub struct Assembly {
     contexts: Contexts,
     /// [`Materials::changes`] when what is served was made.
     made_of: u64,
+    /// Whether the first clusters have been warm. Until then no listener serves: it would answer for hosts that it will know in
+    /// a moment ("Envoy: server.cc", listeners are asked for once the clusters are initialized).
+    begun: bool,
 }
 
 /// The name under which the control plane says who else is like this proxy, and where: Istio's.
@@ -196,6 +199,8 @@ impl Assembly {
                 next.clusters.insert(name.clone(), entry.clone());
             }
         }
+        self.begun |= self.clusters.values().all(|state| state.entry.is_some()) && !self.clusters.is_empty();
+        let begun = self.begun || self.clusters.is_empty();
         for (name, table) in &self.routes {
             if let Some(table) = table {
                 next.routes.insert(name.clone(), table.clone());
@@ -211,7 +216,7 @@ impl Assembly {
                 downstream_tls(&state.newest).map(|tls| self.contexts.ready(tls, &mut self.materials)).collect();
             let warm = route_names(&state.newest).all(|name| self.routes.contains_key(&name))
                 && secrets.iter().all(|ready| *ready);
-            if warm && !old.is_some_and(|old| Arc::ptr_eq(old, &state.newest)) {
+            if warm && begun && !old.is_some_and(|old| Arc::ptr_eq(old, &state.newest)) {
                 state.serving = Some(state.newest.clone());
             }
             if let Some(listener) = &state.serving {

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
@@ -240,10 +239,9 @@ fn envoy() -> Option<String> {
 
 /// A port of an address that only this process has, below those that the system hands out, and never the same twice.
 fn free_port() -> SocketAddr {
-    static NEXT: AtomicU16 = AtomicU16::new(10_000);
     let [.., high, low] = std::process::id().to_be_bytes();
-    let own = Ipv4Addr::new(127, 130 + high % 64, low, 1 + high / 64);
-    SocketAddr::new(own.into(), NEXT.fetch_add(1, Ordering::Relaxed))
+    let own = Ipv4Addr::new(127, 130 + high % 64, low, 1 + high / 64).into();
+    SocketAddr::new(own, maille_net::free_port(own).unwrap())
 }
 
 fn address(of: SocketAddr) -> core::Address {

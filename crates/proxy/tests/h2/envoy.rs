@@ -2,7 +2,7 @@
 //!
 //! `ENVOY` names the binary, else it is `envoy` on the PATH. Without one these tests say so and pass; under `CI=true` they fail.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -101,7 +101,8 @@ impl Drop for Envoy {
 }
 
 fn free() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+    let ip = Ipv4Addr::LOCALHOST.into();
+    SocketAddr::new(ip, maille_net::free_port(ip).unwrap())
 }
 
 #[test]

@@ -184,7 +184,8 @@ impl Proxy {
 }
 
 fn free() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+    let ip = Ipv4Addr::LOCALHOST.into();
+    SocketAddr::new(ip, maille_net::free_port(ip).unwrap())
 }
 
 fn address(of: SocketAddr) -> Option<Address> {

@@ -54,7 +54,8 @@ pub(crate) fn start(
 }
 
 pub(crate) fn free() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+    let ip = Ipv4Addr::LOCALHOST.into();
+    SocketAddr::new(ip, maille_net::free_port(ip).unwrap())
 }
 
 pub(crate) fn inline(text: &str) -> Option<DataSource> {

@@ -136,6 +136,22 @@ fn a_listener_is_served_once_its_routes_are_known() {
 }
 
 #[test]
+fn no_listener_is_served_before_the_first_clusters() {
+    let mut assembly = Assembly::new();
+    put(&mut assembly, TypeUrl::Cluster, &[cluster("a", true), cluster("b", false)]);
+    put(&mut assembly, TypeUrl::Listener, &[listener("l", 80, "r")]);
+    put(&mut assembly, TypeUrl::Route, &[routes("r")]);
+    assert!(assembly.assemble().bound.is_empty(), "requests would find no host");
+    put(&mut assembly, TypeUrl::Endpoint, &[endpoints("a", &[1])]);
+    assert_eq!(assembly.assemble().bound.len(), 1);
+
+    // Later ones hold up nobody.
+    put(&mut assembly, TypeUrl::Cluster, &[cluster("c", true)]);
+    put(&mut assembly, TypeUrl::Listener, &[listener("m", 81, "r")]);
+    assert_eq!(assembly.assemble().bound.len(), 2);
+}
+
+#[test]
 fn what_is_refused_changes_nothing() {
     let mut assembly = Assembly::new();
     put(&mut assembly, TypeUrl::Cluster, &[cluster("a", false)]);
