@@ -20,6 +20,7 @@ mod listening;
 mod logs;
 mod mirror;
 mod overload;
+mod read_ahead;
 mod record;
 mod registry;
 mod reply;

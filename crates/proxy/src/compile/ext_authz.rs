@@ -88,13 +88,7 @@ pub(crate) fn filter(at: &At<'_>, proto: &Proto) -> Compiled<ExtAuthz> {
         failure_mode_allow: *failure_mode_allow,
         failure_mode_header: *failure_mode_allow_header_add,
         status_on_error,
-        body: with_request_body.map(
-            |proto::BufferSettings { max_request_bytes, allow_partial_message, pack_as_bytes }| BodyShown {
-                max: max_request_bytes,
-                partial: allow_partial_message,
-                as_bytes: pack_as_bytes,
-            },
-        ),
+        body: with_request_body.map(|settings| body(&at.field("with_request_body"), settings)).transpose()?,
         enabled: enabled.map(|proto| rbac::metadata(&at.field("filter_enabled_metadata"), proto)).transpose()?,
         clear_route: *clear_route_cache,
         include_certificate: *include_peer_certificate,
@@ -104,6 +98,17 @@ pub(crate) fn filter(at: &At<'_>, proto: &Proto) -> Compiled<ExtAuthz> {
         metadata_namespaces: metadata_context_namespaces.iter().map(|name| name.as_str().into()).collect(),
         stat_prefix: stat_prefix.as_str().into(),
     })
+}
+
+/// More than this is not read ahead for one request.
+const MOST_SHOWN: u32 = 16 << 20;
+
+fn body(at: &At<'_>, settings: proto::BufferSettings) -> Compiled<BodyShown> {
+    let proto::BufferSettings { max_request_bytes, allow_partial_message, pack_as_bytes } = settings;
+    if !(1..=MOST_SHOWN).contains(&max_request_bytes) {
+        return at.field("max_request_bytes").refuse(format!("must be from 1 to {MOST_SHOWN}"));
+    }
+    Ok(BodyShown { max: max_request_bytes, partial: allow_partial_message, as_bytes: pack_as_bytes })
 }
 
 type Http = (AuthzService, Option<std::time::Duration>, Option<Vec<StringMatcher>>);

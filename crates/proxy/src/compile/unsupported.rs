@@ -88,14 +88,11 @@ fn http_manager(out: &mut Found, at: &At<'_>, manager: &HttpManager) {
     malformed_in_stream(out, at, &manager.http2);
     for filter in &manager.filters {
         match &filter.kind {
-            HttpFilterKind::ExtAuthz(filter) => {
-                let body = filter.body.is_some();
-                out.when(body, &at.field("http_filters"), "with_request_body", "showing bodies to an authorizer");
-            }
             HttpFilterKind::DynamicForwardProxy => out.when(true, at, "http_filters", "a dynamic forward proxy"),
             HttpFilterKind::Router(_)
             | HttpFilterKind::Fault(_)
             | HttpFilterKind::Cors
+            | HttpFilterKind::ExtAuthz(_)
             | HttpFilterKind::GrpcStats
             | HttpFilterKind::IstioStats(_)
             | HttpFilterKind::Rbac(_)

@@ -95,3 +95,11 @@ pub struct BodyShown {
     /// Whether it is shown as bytes rather than as text.
     pub as_bytes: bool,
 }
+
+impl BodyShown {
+    /// How much has to be there before anybody is asked.
+    pub fn most(&self) -> usize {
+        // Without a beginning that will do, it must be seen whether there is more.
+        self.max as usize + usize::from(!self.partial)
+    }
+}

@@ -70,6 +70,11 @@ impl Incoming {
         self.stream.is_end_stream()
     }
 
+    /// Whether everything has come and been handed on, the trailers aside.
+    pub(crate) fn is_over(&self) -> bool {
+        self.data.is_empty() && self.ended
+    }
+
     /// So much has been handed on.
     pub(crate) fn consume(&mut self, n: usize) {
         self.data.advance(n);

@@ -49,6 +49,7 @@ pub(crate) async fn exchange(
     let mut record = Record::new(&client.info, protocol);
     let _active = ActiveRequest::of(&client.metrics);
     let after = serve(client, &snapshot, manager, scratch, &meta, &mut record).await;
+    client.ahead = None;
     record.finish(client, manager, scratch);
     after
 }
@@ -136,7 +137,7 @@ async fn serve<'s>(
                 Step::Pass => None,
             },
             (HttpFilterKind::ExtAuthz(filter), _) => {
-                match gate::ext_authz(client, filter, scratch, record, &mut metadata).await {
+                match gate::ext_authz(client, manager, meta, filter, scratch, record, &mut metadata).await {
                     Asked::Refuse(reply) => Some(reply),
                     Asked::Gone => {
                         client.note_gone(record);

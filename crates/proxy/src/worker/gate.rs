@@ -5,17 +5,19 @@ use std::future::{Future, poll_fn};
 use std::task::Poll;
 use std::time::SystemTime;
 
+use maille_http::h1::RequestMeta;
 use maille_http::{HeaderId, Name, RequestHead};
 use maille_telemetry::flags::ResponseFlags;
 
 use super::connection::ConnectionInfo;
 use super::http::Client;
+use super::read_ahead::{Missing, read_ahead};
 use super::record::Record;
 use super::reply::Reply;
 use super::scratch::Scratch;
 use super::upstream_request::own;
-use crate::config::{AuthzService, ExtAuthz, FilterChain, JwtFilter, Metadata, Rbac, Route};
-use crate::policy::ext_authz::{Answer, Described, Verdict};
+use crate::config::{AuthzService, ExtAuthz, FilterChain, HttpManager, JwtFilter, Metadata, Rbac, Route};
+use crate::policy::ext_authz::{Answer, Described, Shown, Verdict};
 use crate::policy::rbac::{Facts, Peer};
 use crate::policy::{self, Refusal, Step};
 use crate::route::ClientTls;
@@ -108,6 +110,8 @@ pub(super) enum Asked {
 /// Asks an external authorizer about a request, if it is one to ask about.
 pub(super) async fn ext_authz(
     client: &mut Client,
+    manager: &HttpManager,
+    meta: &RequestMeta,
     filter: &ExtAuthz,
     scratch: &mut Scratch,
     record: &mut Record<'_>,
@@ -115,6 +119,18 @@ pub(super) async fn ext_authz(
 ) -> Asked {
     if !filter.concerns(metadata) {
         return Asked::Pass;
+    }
+    if let Some(shown) = filter.body {
+        let most = shown.most();
+        match read_ahead(client, manager, meta, scratch.request.method(), record, most).await {
+            Ok(()) => {}
+            Err(Missing::Gone) => return Asked::Gone,
+            Err(Missing::Refused(reply)) => return Asked::Refuse(reply),
+        }
+        if !shown.partial && client.ahead.as_ref().is_some_and(|body| body.ahead().len() > shown.max as usize) {
+            let too_large = Reply::new(413, "request_payload_too_large").body(&b"Payload Too Large"[..]);
+            return Asked::Refuse(too_large);
+        }
     }
     let answer = match consult(client, filter, scratch, record, metadata).await {
         Ok(answer) => answer.unwrap_or_default(),
@@ -161,12 +177,20 @@ async fn consult(
     metadata: &Metadata,
 ) -> Result<Option<Answer>, ()> {
     let head = &scratch.request;
+    let ahead = client.ahead.take();
+    let shown = filter.body.zip(ahead.as_deref()).map(|(shown, body)| {
+        let bytes = &body.ahead()[..body.ahead().len().min(shown.max as usize)];
+        Shown { bytes, partial: bytes.len() < body.ahead().len() || !body.is_over(&client.side.source()) }
+    });
     let (cluster, request, body) = match &filter.service {
-        AuthzService::Http(http) => (&http.cluster, http.request(filter, head, None), Vec::new()),
+        AuthzService::Http(http) => {
+            let body = shown.map_or_else(Vec::new, |shown| shown.bytes.to_vec());
+            (&http.cluster, http.request(filter, head, shown), body)
+        }
         AuthzService::Grpc { cluster, authority } => {
             let info = client.info.clone();
             let facts = facts(&info, record.remote.ip(), Some(head), record.route);
-            let message = filter.check_request(&facts, &describe(&info, head, record), None, metadata);
+            let message = filter.check_request(&facts, &describe(&info, head, record), shown, metadata);
             let mut request = RequestHead::new();
             request.set_method(b"POST");
             request.set_path(b"/envoy.service.auth.v3.Authorization/Check");
@@ -177,6 +201,7 @@ async fn consult(
             (cluster, request, [&[0], &length[..], &message[..]].concat())
         }
     };
+    client.ahead = ahead;
     let worker = client.worker.clone();
     let Some(cluster) = worker.cluster(cluster) else { return Ok(None) };
     let mut asked = std::pin::pin!(own::ask(&worker, &cluster, &request, &body));

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use h2::Reason;
 use maille_http::ResponseHead;
+use maille_http::h1::BodyLength;
 use maille_telemetry::flags::ResponseFlags;
 use maille_telemetry::metrics::HttpMetrics;
 
@@ -20,6 +21,7 @@ use super::http2::ClientStream;
 use super::io::{Input, Stream, poll_write};
 use super::record::Record;
 use super::registry::Registered;
+use super::transfer::Transfer;
 use super::{Worker, gate, http1, http2};
 use crate::config::{Codec, HttpManager};
 use crate::headers::Protocol;
@@ -36,6 +38,8 @@ pub(crate) struct Client {
     pub(crate) metrics: Rc<HttpMetrics>,
     /// How long a request may be without activity, in seconds; `u32::MAX` is for ever.
     pub(crate) stream_idle: u32,
+    /// The body of the request at work, where it has been looked at before it is known where it goes.
+    pub(crate) ahead: Option<Box<Transfer>>,
     pub(super) registered: Registered,
 }
 
@@ -84,6 +88,7 @@ pub(crate) async fn serve(
         requests: 0,
         metrics: metrics.clone(),
         stream_idle: u32::MAX,
+        ahead: None,
         registered,
     };
     if manager.codec != Codec::Http2 && !(manager.codec == Codec::Auto && agreed_on_http2) {
@@ -119,6 +124,14 @@ impl Downstream {
         match self {
             Downstream::Http1(stream, input) => Source::Http1(stream, input),
             Downstream::Http2(stream) => Source::Http2(&mut stream.incoming),
+        }
+    }
+
+    /// The body of a request whose head says that it has one.
+    pub(crate) fn body(&self, length: BodyLength) -> Transfer {
+        match self {
+            Downstream::Http1(..) => Transfer::new(length, false),
+            Downstream::Http2(_) => Transfer::new(BodyLength::UntilClose, false),
         }
     }
 

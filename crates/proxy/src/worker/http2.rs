@@ -332,6 +332,7 @@ async fn serve_stream(
         requests: number,
         metrics: shared.metrics.clone(),
         stream_idle: u32::MAX,
+        ahead: None,
         registered: shared.worker.register(&shared.info.listener),
     };
     client.limit_silence(manager.timeouts.stream_idle);

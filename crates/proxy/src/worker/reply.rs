@@ -9,6 +9,7 @@ use maille_telemetry::flags::ResponseFlags;
 use super::http::{After, Client, Downstream};
 use super::record::Record;
 use super::scratch::Scratch;
+use super::upstream_request::Lost;
 use super::{cors, response};
 use crate::config::{CorsPolicy, HttpManager};
 use crate::headers::{HeaderMutations, Protocol};
@@ -73,6 +74,29 @@ impl Reply {
     pub(crate) fn close(mut self) -> Reply {
         self.close = true;
         self
+    }
+}
+
+/// What the client is told of a body that is none.
+pub(crate) fn malformed() -> Reply {
+    Reply::new(400, "http1.codec_error")
+        .body(&b"Bad Request"[..])
+        .flags(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR)
+        .close()
+}
+
+/// What the client is told when its stream as such took too long. `received`: its request has come whole.
+pub(crate) fn late_stream(late: &Lost, received: bool) -> Reply {
+    // Who has sent everything has done nothing too late.
+    let status = if received { 504 } else { 408 };
+    let reply = |details, body: &'static str| Reply::new(status, details).body(body.as_bytes());
+    match late {
+        Lost::UpstreamTimeout => reply("upstream_max_stream_duration_reached", "upstream max stream duration reached")
+            .flags(ResponseFlags::UPSTREAM_MAX_STREAM_DURATION_REACHED),
+        Lost::RequestTimeout => reply("request_overall_timeout", "request timeout"),
+        Lost::Silence => reply("stream_idle_timeout", "stream timeout").flags(ResponseFlags::STREAM_IDLE_TIMEOUT),
+        // What remains is the stream's own limit, which gRPC calls its deadline.
+        _ => Reply { grpc_status: Some(4), ..reply("max_duration_timeout", "downstream duration timeout") },
     }
 }
 
@@ -142,7 +166,8 @@ pub(crate) async fn answer(
     let has_length = scratch.response.headers.has(HeaderId::ContentLength);
     let body: &[u8] = if !to_head && has_length { &reply.body } else { b"" };
     record.sent = body.len() as u64;
-    let whole = meta.is_some_and(|meta| meta.body == BodyLength::Empty);
+    let read_ahead = client.ahead.take().is_some_and(|body| body.is_over(&client.side.source()));
+    let whole = read_ahead || meta.is_some_and(|meta| meta.body == BodyLength::Empty);
     // A bad request may have been misread: what follows it is not trusted to be another one.
     let close = reply.close || (reply.status == 400 && !reply.keep);
     let keep = !close && whole && meta.is_some_and(|meta| meta.keep_alive) && !response::must_close(client, manager);

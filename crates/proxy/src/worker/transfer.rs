@@ -38,7 +38,9 @@ pub(crate) struct Transfer {
     /// Everything that was sent, while it may be needed again.
     pub(crate) replay: Option<Replay>,
     /// Who else is to have it.
-    pub(crate) copies: Option<Box<Copies>>,
+    copies: Option<Box<Copies>>,
+    /// What has been read before anybody was there to take it.
+    ahead: Option<Vec<u8>>,
 }
 
 /// What was sent of a request's body, for a retry; its data alone, since the next connection may frame it differently.
@@ -77,7 +79,70 @@ impl Transfer {
             streamed: 0,
             replay: None,
             copies: None,
+            ahead: None,
         }
+    }
+
+    /// Has all of it copied, what has been read ahead first.
+    pub(crate) fn copy_to(&mut self, copies: Option<Box<Copies>>) {
+        self.copies = copies;
+        if let Some(ahead) = self.ahead.take() {
+            self.copy(&ahead);
+            self.ahead = Some(ahead);
+        }
+    }
+
+    /// Reads ahead until all of it is there, or at least `most`; what has been read is kept.
+    pub(crate) fn poll_ahead(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut Source<'_>,
+        blocks: &Blocks,
+        most: usize,
+    ) -> Poll<Result<(), Failure>> {
+        while !self.decoder.is_done() && self.ahead().len() < most {
+            match source {
+                Source::Http1(..) => ready!(self.poll_more(cx, source, blocks))?,
+                Source::Http2(incoming) => {
+                    // The end that comes by itself may have trailers, which are not read ahead.
+                    if !ready!(incoming.poll_fill(cx))? {
+                        break;
+                    }
+                    if incoming.is_last() {
+                        self.decoder = BodyDecoder::Done;
+                    }
+                    (self.direct, self.consume) = (incoming.data().len(), incoming.data().len());
+                    self.total += self.direct as u64;
+                }
+            }
+            let data = match source {
+                Source::Http1(_, input) => input.data(),
+                Source::Http2(incoming) => incoming.data(),
+            };
+            self.ahead.get_or_insert_default().extend_from_slice(&data[..self.direct]);
+            self.drop_direct(source, blocks);
+        }
+        self.streamed = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    /// What has been read ahead.
+    pub(crate) fn ahead(&self) -> &[u8] {
+        self.ahead.as_deref().unwrap_or_default()
+    }
+
+    /// The same, to be handed on.
+    pub(crate) fn take_ahead(&mut self) -> Option<Vec<u8>> {
+        self.ahead.take()
+    }
+
+    /// Whether nothing of it is left at the source.
+    pub(crate) fn is_over(&self, source: &Source<'_>) -> bool {
+        self.decoder.is_done()
+            || match source {
+                Source::Http1(..) => false,
+                Source::Http2(incoming) => incoming.is_over(),
+            }
     }
 
     /// Whether it is written in chunks, from the beginning on.

@@ -7,4 +7,5 @@ mod outliers;
 mod policies;
 mod reroutes;
 mod retries;
+mod shown_bodies;
 mod support;

@@ -117,7 +117,7 @@ fn signature(message: &str) -> String {
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(aws_lc_rs::hmac::sign(&key, message.as_bytes()))
 }
 
-fn cluster(at: &Backend, http2: bool) -> Cluster {
+pub(crate) fn cluster(at: &Backend, http2: bool) -> Cluster {
     let mut cluster = Cluster {
         name: "authz".into(),
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Static as i32)),
@@ -140,11 +140,14 @@ fn cluster(at: &Backend, http2: bool) -> Cluster {
 }
 
 fn over_http(failure_mode_allow: bool) -> Any {
+    types::any(&ExtAuthz { failure_mode_allow, ..ask_over_http() })
+}
+
+pub(crate) fn ask_over_http() -> ExtAuthz {
     let prefix =
         |text: &str| StringMatcher { match_pattern: Some(MatchPattern::Prefix(text.into())), ..Default::default() };
     let list = |text| Some(ListStringMatcher { patterns: vec![prefix(text)] });
-    types::any(&ExtAuthz {
-        failure_mode_allow,
+    ExtAuthz {
         services: Some(Services::HttpService(HttpService {
             server_uri: Some(HttpUri {
                 uri: "http://authz".into(),
@@ -160,7 +163,7 @@ fn over_http(failure_mode_allow: bool) -> Any {
             ..Default::default()
         })),
         ..Default::default()
-    })
+    }
 }
 
 /// Answers each connection's one request as its path says.

@@ -8,7 +8,7 @@ use std::time::Instant;
 use maille_http::HeaderId;
 use maille_http::h1::{BodyLength, Limits, ResponseMeta, Version};
 
-use super::job::{Job, malformed};
+use super::job::Job;
 use super::outbound::Outbound;
 use super::tunnel::Tunnel;
 use crate::config::{HeaderCase, HttpManager, RetryPolicy, RouterOptions};
@@ -18,7 +18,7 @@ use crate::upstream::outlier::{self, grpc_to_http};
 use crate::upstream::{Breakers, ClusterEntry, ConnectError, Permit, WorkerCluster, WorkerHost};
 use crate::worker::http::{After, Client, Downstream};
 use crate::worker::record::Record;
-use crate::worker::reply::{Reply, is_grpc};
+use crate::worker::reply::{Reply, is_grpc, malformed};
 use crate::worker::retry::Reset;
 use crate::worker::scratch::Scratch;
 use crate::worker::timers::Timers;

@@ -25,7 +25,7 @@ use crate::worker::hash::{self, Asking};
 use crate::worker::http::{After, Client};
 use crate::worker::mirror::Copies;
 use crate::worker::record::Record;
-use crate::worker::reply::{OnRoute, Reply, answer};
+use crate::worker::reply::{OnRoute, Reply, answer, late_stream, malformed};
 use crate::worker::retry::{self, Priorities, Reset, Terms};
 use crate::worker::scratch::Scratch;
 use crate::worker::timers::{Limits, Timers, to_grpc_timeout};
@@ -278,21 +278,11 @@ impl Job<'_> {
 
     /// What the client is told when something took too long.
     pub(super) fn late(&self, late: &Lost, record: &Record<'_>, received: bool) -> Reply {
-        // Who has sent everything has done nothing too late.
-        let status = if received { 504 } else { 408 };
-        let reply = |details, body: &'static str| Reply::new(status, details).body(body.as_bytes());
         match late {
             Lost::Timeout => self.timed_out(record, "response_timeout"),
             Lost::TryTimeout => self.timed_out(record, "upstream_per_try_timeout"),
             Lost::TrySilence => self.timed_out(record, "upstream_per_try_idle_timeout"),
-            Lost::UpstreamTimeout => {
-                reply("upstream_max_stream_duration_reached", "upstream max stream duration reached")
-                    .flags(ResponseFlags::UPSTREAM_MAX_STREAM_DURATION_REACHED)
-            }
-            Lost::RequestTimeout => reply("request_overall_timeout", "request timeout"),
-            Lost::Silence => reply("stream_idle_timeout", "stream timeout").flags(ResponseFlags::STREAM_IDLE_TIMEOUT),
-            // What remains is the stream's own limit, which gRPC calls its deadline.
-            _ => Reply { grpc_status: Some(4), ..reply("max_duration_timeout", "downstream duration timeout") },
+            stream => late_stream(stream, received),
         }
     }
 
@@ -459,13 +449,6 @@ impl Job<'_> {
         };
         cluster.for_purpose(&host, purpose)
     }
-}
-
-pub(super) fn malformed() -> Reply {
-    Reply::new(400, "http1.codec_error")
-        .body(&b"Bad Request"[..])
-        .flags(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR)
-        .close()
 }
 
 /// Counts what became of a try that brought no response.

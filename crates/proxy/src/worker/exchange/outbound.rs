@@ -5,14 +5,14 @@ use std::time::Instant;
 use maille_http::HeaderId;
 use maille_http::h1::{self, BodyLength, request_framing};
 
-use super::job::malformed;
 use super::respond::keeps_length;
 use super::tunnel::Tunnel;
 use crate::config::HeaderCase;
-use crate::worker::http::{Client, Downstream};
+use crate::worker::http::Client;
 use crate::worker::mirror::Copies;
 use crate::worker::record::Record;
 use crate::worker::reply::Reply;
+use crate::worker::reply::malformed;
 use crate::worker::scratch::Scratch;
 use crate::worker::transfer::{Replay, Transfer, frame, unframe};
 
@@ -35,7 +35,7 @@ pub(super) struct Outbound {
 impl Outbound {
     /// `replay`: how much of the body is kept for another try.
     pub(super) fn new(
-        client: &Client,
+        client: &mut Client,
         scratch: &mut Scratch,
         length: BodyLength,
         tunnel: Tunnel,
@@ -45,10 +45,8 @@ impl Outbound {
         let framing = framing(scratch, length);
         let mut body = None;
         if tunnel == Tunnel::None && length != BodyLength::Empty {
-            let mut transfer = match client.side {
-                Downstream::Http1(..) => Transfer::new(length, framing == BodyLength::Chunked),
-                Downstream::Http2(_) => Transfer::new(BodyLength::UntilClose, framing == BodyLength::Chunked),
-            };
+            let ahead = client.ahead.take().map(|transfer| *transfer);
+            let mut transfer = ahead.unwrap_or_else(|| client.side.body(length));
             transfer.replay = replay.map(|limit| Replay { sent: Vec::new(), limit });
             body = Some(transfer);
         }
@@ -58,7 +56,7 @@ impl Outbound {
     /// Has its body copied as it comes; a request without one is copied at once.
     pub(super) fn copy_to(&mut self, copies: Option<Box<Copies>>) {
         match &mut self.body {
-            Some(body) => body.copies = copies,
+            Some(body) => body.copy_to(copies),
             None => copies.into_iter().for_each(Copies::send),
         }
     }
@@ -74,9 +72,13 @@ impl Outbound {
         let out = &mut scratch.upstream;
         let chunked = !http2 && self.framing == BodyLength::Chunked;
         let Client { side, worker, .. } = client;
-        let mut kept: Vec<u8> = Vec::new();
+        let ahead = self.body.as_mut().and_then(Transfer::take_ahead);
+        // Data that has lost its framing.
+        let mut bare = ahead.is_some();
+        let mut kept = ahead.unwrap_or_default();
         let again = self.http2.replace(http2);
         if let Some(was_http2) = again {
+            bare = true;
             kept = out.split_off(self.head.min(out.len()));
             if !was_http2 && self.framing == BodyLength::Chunked {
                 unframe(&mut kept);
@@ -104,7 +106,7 @@ impl Outbound {
         self.head = out.len();
         // Nothing says that a body is over which was whole already but that it is said here.
         let whole = self.body.as_ref().is_none_or(Transfer::is_received);
-        match chunked && again.is_some() {
+        match chunked && bare {
             true => frame(out, &kept, whole),
             false => out.extend_from_slice(&kept),
         }
