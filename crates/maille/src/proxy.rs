@@ -85,6 +85,11 @@ pub(crate) struct Args {
     /// How many clients may be connected at a time; by default, and at most, as many as open files allow
     #[arg(long, value_name = "N")]
     max_connections: Option<usize>,
+
+    /// How many MiB it may hold for others, what was received and not yet handed on, before it sheds load; by default an
+    /// eighth of the memory it may have, from 64 to 1024
+    #[arg(long, value_name = "MIB")]
+    max_held: Option<usize>,
 }
 
 /// What a proxy is for.
@@ -110,6 +115,7 @@ pub(crate) fn run(args: Args) -> Outcome {
     let least = Duration::from_secs(args.drain_time.into());
     options.lame_duck = LameDuck { least, until_idle: args.drain_until_idle };
     options.max_connections = args.max_connections;
+    options.max_held = args.max_held.map(|mib| mib.saturating_mul(1 << 20));
     options.log_control = Some(log);
     let door = control::door(control);
     let enrolment = args.node().enrolment(door);

@@ -17,7 +17,7 @@ pub use free_port::free_port;
 pub use keepalive::set_keepalive;
 pub use limits::raise_open_files;
 pub use listener::{ListenOptions, listen};
-pub use memory::release_startup_code;
+pub use memory::{memory_limit, release_startup_code};
 pub use original_dst::original_dst;
 pub use own_address::own_address;
 pub use runtime::worker_runtime;

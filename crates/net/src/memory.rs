@@ -1,4 +1,4 @@
-//! Memory that only starting needed.
+//! Memory: how much there may be, and what only starting needed.
 
 use std::fs;
 
@@ -18,6 +18,18 @@ pub fn release_startup_code() {
     unsafe {
         libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED);
     }
+}
+
+/// How much memory this process may have, in bytes: what its control group says, else what the machine has.
+pub fn memory_limit() -> usize {
+    let group = fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
+    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| machine_memory(&text));
+    group.unwrap_or(usize::MAX).min(machine.unwrap_or(1 << 30))
+}
+
+fn machine_memory(meminfo: &str) -> Option<usize> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<usize>().ok()?.checked_mul(1024)
 }
 
 /// The range of a line of `/proc/self/maps` that is private, executable and not writable.
@@ -47,6 +59,16 @@ mod tests {
         for (line, expected) in cases {
             assert_eq!(code_range(line), expected, "{line}");
         }
+    }
+
+    #[test]
+    fn how_much_there_is() {
+        for (text, bytes) in
+            [("MemTotal:  2 kB\nMemFree: 1 kB", Some(2048)), ("MemFree: 1 kB", None), ("MemTotal: x kB", None)]
+        {
+            assert_eq!(machine_memory(text), bytes, "{text}");
+        }
+        assert!(memory_limit() > 1 << 20);
     }
 
     #[test]

@@ -56,6 +56,9 @@ pub struct Options {
     pub endpoints: Endpoints,
     /// How many clients may be connected; never more than open files allow, which is what it is by default.
     pub max_connections: Option<usize>,
+    /// How many bytes may be held for others, over all workers; an eighth of the machine's memory, or of what the process may have, by default, but
+    /// at least 64 MiB and at most 1 GiB.
+    pub max_held: Option<usize>,
     /// Changes what is logged.
     pub log_control: Option<LogControl>,
 }
@@ -126,6 +129,7 @@ impl Options {
             lame_duck: LameDuck::default(),
             endpoints: Endpoints::default(),
             max_connections: None,
+            max_held: None,
             log_control: None,
         }
     }
@@ -199,16 +203,17 @@ fn start(options: Options, source: Source) -> io::Result<Handle> {
     let endpoints = admin::Sockets::open(&options.endpoints)?;
     let hostname: Arc<str> = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().into();
     let registry = Registry::default();
+    let cpus = maille_net::cpus();
+    let count = if options.concurrency == 0 { cpus.len() } else { options.concurrency };
+    let held = options.max_held.unwrap_or_else(|| (maille_net::memory_limit() / 8).clamp(64 << 20, 1 << 30));
     let shared = Shared {
         hostname,
         registry: registry.clone(),
         logs: SharedLogs::default(),
         workload: Arc::new(OwnWorkload::of(&options.node)),
-        overload: Arc::new(Overload::new(options.max_connections, descriptors)),
+        overload: Arc::new(Overload::new(options.max_connections, descriptors, held / count.max(1))),
     };
     let (logs, overload) = (shared.logs.clone(), shared.overload.clone());
-    let cpus = maille_net::cpus();
-    let count = if options.concurrency == 0 { cpus.len() } else { options.concurrency };
     let places = (0..count.max(1)).map(|number| options.pin.then(|| cpus[number % cpus.len()]));
     let crew = Crew::start(places.collect(), shared)?;
     let workers = crew.mailboxes();

@@ -10,6 +10,7 @@ mod exchange;
 mod fault;
 mod gate;
 pub(crate) mod hash;
+mod held;
 mod http;
 mod http1;
 pub(crate) mod http2;
@@ -28,6 +29,7 @@ pub(crate) mod request;
 mod response;
 mod retry;
 mod scratch;
+mod shedding;
 mod tcp;
 pub(crate) mod timers;
 mod transfer;
@@ -59,9 +61,10 @@ use istio::Reports;
 use listening::Listening;
 pub(crate) use logs::SharedLogs;
 use logs::WorkerLogs;
-pub(crate) use overload::Overload;
+pub(crate) use overload::{Level, Overload};
 use registry::{Registered, Registry};
 use scratch::Scratches;
+use shedding::Published;
 use turns::Turns;
 
 /// What the main thread tells a worker.
@@ -136,6 +139,8 @@ pub(crate) struct Worker {
     pub(crate) hostname: Arc<str>,
     pub(crate) logs: WorkerLogs,
     pub(crate) overload: Arc<Overload>,
+    /// What it holds, as others see it.
+    pub(crate) published: Published,
     pub(crate) istio: Reports,
     registry: MetricRegistry,
     http_metrics: RefCell<AHashMap<Arc<str>, Rc<HttpMetrics>>>,
@@ -172,6 +177,7 @@ async fn serve(mut mailbox: mpsc::UnboundedReceiver<Message>, shared: Shared) {
         draining: Cell::new(Draining::No),
         hostname: shared.hostname,
         logs: WorkerLogs::new(shared.logs),
+        published: Published::new(shared.overload.clone()),
         overload: shared.overload,
         istio: Reports::new(shared.workload, &shared.registry),
         registry: shared.registry,
@@ -183,6 +189,8 @@ async fn serve(mut mailbox: mpsc::UnboundedReceiver<Message>, shared: Shared) {
     tokio::task::spawn_local(async move { tick(&vital.0).await });
     let vital = Vital(worker.clone());
     tokio::task::spawn_local(async move { vital.0.turns.give().await });
+    let vital = Vital(worker.clone());
+    tokio::task::spawn_local(async move { shedding::shed(&vital.0).await });
     let mut listening = Listening::default();
     loop {
         let message = tokio::select! {
@@ -329,6 +337,7 @@ async fn tick(worker: &Worker) {
         let now = worker.clock.seconds();
         worker.connections.close_overdue(now);
         worker.blocks.trim();
+        worker.published.now();
         worker.logs.flush();
         for cluster in worker.clusters.borrow().values() {
             cluster.sweep(now);

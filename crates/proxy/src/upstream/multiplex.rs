@@ -228,6 +228,9 @@ impl Ride {
 impl Drop for Ride {
     fn drop(&mut self) {
         self.carrier.active.set(self.carrier.active.get() - 1);
+        if self.carrier.active.get() == 0 {
+            self.carrier.watch.forget_received();
+        }
         self.all.wake_one();
     }
 }

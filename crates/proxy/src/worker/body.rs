@@ -33,11 +33,24 @@ pub(crate) struct Incoming {
     trailers: Option<HeaderMap>,
     /// Why it ended too early, if the sender said so.
     pub(crate) reason: Option<Reason>,
+    /// The connection, where what came is counted.
+    watch: Option<Rc<Watch>>,
 }
 
 impl Incoming {
     pub(crate) fn new(stream: RecvStream) -> Incoming {
-        Incoming { stream, data: Bytes::new(), ended: false, trailers: None, reason: None }
+        Incoming { stream, data: Bytes::new(), ended: false, trailers: None, reason: None, watch: None }
+    }
+
+    /// On a connection that is shared.
+    pub(crate) fn on(mut self, watch: Rc<Watch>) -> Incoming {
+        self.watch = Some(watch);
+        self
+    }
+
+    /// How much has come and has not been handed on.
+    pub(crate) fn held(&mut self) -> usize {
+        self.stream.flow_control().used_capacity()
     }
 
     /// What has come and has not been handed on.
@@ -80,6 +93,9 @@ impl Incoming {
         self.data.advance(n);
         // In vain only when the stream is gone, and its credit with it.
         let _ = self.stream.flow_control().release_capacity(n);
+        if let Some(watch) = &self.watch {
+            watch.received.take_off(n);
+        }
     }
 
     /// The trailers, once the end has come.
@@ -92,6 +108,15 @@ impl Incoming {
         match error.is_library() {
             true => Failure::Malformed,
             false => Failure::Source,
+        }
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        // What nobody has taken goes with the stream.
+        if let Some(watch) = self.watch.take() {
+            watch.received.take_off(self.held());
         }
     }
 }

@@ -21,8 +21,9 @@ use super::cors::{self, Cors};
 use super::fault::Faults;
 use super::gate::{self, Asked};
 use super::http::{After, Client};
+use super::overload::Level;
 use super::record::Record;
-use super::reply::{OnRoute, Reply, answer};
+use super::reply::{self, OnRoute, Reply, answer};
 use super::request;
 use super::scratch::Scratch;
 use super::timers::Timers;
@@ -51,6 +52,7 @@ pub(crate) async fn exchange(
     let after = serve(client, &snapshot, manager, scratch, &meta, &mut record).await;
     client.ahead = None;
     record.finish(client, manager, scratch);
+    client.registered.slot.hold(0);
     after
 }
 
@@ -85,6 +87,10 @@ async fn serve<'s>(
     meta: &RequestMeta,
     record: &mut Record<'s>,
 ) -> After {
+    if client.worker.overload.level() == Level::New {
+        client.metrics.downstream_rq_overload_close().inc();
+        return answer(client, manager, scratch, record, Some(meta), &reply::overloaded(), None).await;
+    }
     if let Err(reply) = request::prepare(client, manager, scratch, meta, record) {
         return answer(client, manager, scratch, record, Some(meta), &reply, None).await;
     }

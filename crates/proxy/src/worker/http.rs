@@ -145,6 +145,15 @@ impl Downstream {
 }
 
 impl Client {
+    /// Puts down how much the request at work holds, now that it waits.
+    pub(crate) fn note_held(&mut self, others: usize) {
+        let own = match &mut self.side {
+            Downstream::Http1(_, input) => input.held(),
+            Downstream::Http2(stream) => stream.incoming.held(),
+        };
+        self.registered.slot.hold(own + others);
+    }
+
     /// Whether the client has closed. What it sends before is its next request and is kept for later.
     pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> bool {
         let (stream, input) = match &mut self.side {
@@ -242,10 +251,11 @@ impl Client {
     /// Whether the request at work has been without activity for too long. Being asked is activity: nobody asks who was not woken.
     #[inline]
     pub(crate) fn is_silent(&self, cx: &mut Context<'_>) -> bool {
+        let closing = self.registered.slot.poll_closing(cx);
         if self.stream_idle == u32::MAX {
             return false;
         }
-        if self.registered.slot.poll_closing(cx) {
+        if closing {
             return true;
         }
         self.registered.slot.set(false, self.worker.clock.seconds().saturating_add(self.stream_idle));

@@ -292,6 +292,7 @@ impl Shared {
     fn end(&self, reset_at_once: bool) {
         self.active.set(self.active.get() - 1);
         if self.active.get() == 0 {
+            self.watch.forget_received();
             self.idle();
         }
         self.over.set(self.over.get() + 1);
@@ -318,7 +319,7 @@ async fn serve_stream(
     let (parts, body) = request.into_parts();
     let ended = body.is_end_stream();
     let stream = ClientStream {
-        incoming: Incoming::new(body),
+        incoming: Incoming::new(body).on(shared.watch.clone()),
         respond,
         outgoing: None,
         watch: shared.watch.clone(),
@@ -364,5 +365,6 @@ async fn serve_stream(
         reset = stream.was_reset().is_some();
         stream.reset(Reason::INTERNAL_ERROR);
     }
+    drop(client);
     shared.end(reset && unanswered && start.elapsed() < AT_ONCE);
 }

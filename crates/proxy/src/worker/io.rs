@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::buffers::Blocks;
+use super::held::Held;
 use crate::tls::TlsStream;
 
 /// A connection as the worker reads and writes it.
@@ -121,6 +122,7 @@ pub(crate) struct Input {
     block: Vec<u8>,
     start: usize,
     end: usize,
+    held: Held,
 }
 
 impl Input {
@@ -158,6 +160,7 @@ impl Input {
         self.start = 0;
         self.end = 0;
         if !self.block.is_empty() {
+            self.held.set(0);
             blocks.give(std::mem::take(&mut self.block));
         }
     }
@@ -174,6 +177,7 @@ impl Input {
         if self.block.is_empty() {
             ready!(stream.poll_read_ready(cx))?;
             self.block = blocks.take();
+            self.held.set(self.block.len());
         }
         if self.end == self.block.len() {
             self.make_room(limit);
@@ -197,6 +201,11 @@ impl Input {
         }
     }
 
+    /// How much memory it has.
+    pub(crate) fn held(&self) -> usize {
+        self.held.get()
+    }
+
     /// Whether nothing more can be read before some of it is used.
     pub(crate) fn is_full(&self, limit: usize) -> bool {
         self.len() >= limit.max(super::buffers::BLOCK)
@@ -209,6 +218,7 @@ impl Input {
         } else if self.block.len() < limit {
             let size = (self.block.len() * 2).min(limit.next_multiple_of(4096));
             self.block.resize(size, 0);
+            self.held.set(size);
         }
     }
 }

@@ -11,7 +11,7 @@ use maille_telemetry::metrics::ListenerMetrics;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-use super::overload::Admitted;
+use super::overload::{Admitted, Level};
 use super::turns::{BEGINNINGS, Place, Share};
 use super::{Vital, Worker, connection};
 
@@ -65,6 +65,9 @@ fn accept_now(socket: &TcpListener) -> Option<std::io::Result<(TcpStream, Socket
 /// Lets a connection in, if there may be one more.
 fn admit(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, address: SocketAddr) {
     let metrics = worker.listener_metrics(address);
+    if worker.overload.level() == Level::New {
+        return metrics.downstream_cx_overload_reject().inc();
+    }
     match worker.overload.admit() {
         Some(place) => {
             metrics.downstream_cx_total().inc();

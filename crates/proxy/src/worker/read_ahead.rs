@@ -47,6 +47,7 @@ pub(super) async fn read_ahead(
                 Failure::Source | Failure::Sink => Missing::Gone,
             }));
         }
+        client.note_held(body.held());
         match timers.poll(cx, client, false) {
             Some(late) => Poll::Ready(Err(Missing::Refused(reply::late_stream(&late, false)))),
             None => Poll::Pending,

@@ -33,6 +33,10 @@ pub(crate) struct Slot {
     /// Whether it waits for a request, so that nothing is lost by closing it.
     idle: Cell<bool>,
     closing: Cell<bool>,
+    /// Bytes that its request holds, as it last said when it had to wait.
+    held: Cell<usize>,
+    /// Whether its request is to end because of that.
+    shed: Cell<bool>,
     /// Whether a test wants it to panic.
     sabotaged: Cell<bool>,
     waker: RefCell<Option<Waker>>,
@@ -54,6 +58,8 @@ impl Registry {
             deadline: Cell::new(u32::MAX),
             idle: Cell::new(false),
             closing: Cell::new(false),
+            held: Cell::new(0),
+            shed: Cell::new(false),
             sabotaged: Cell::new(false),
             waker: RefCell::new(None),
         });
@@ -119,6 +125,25 @@ impl Registry {
         self.close(|slot| slot.deadline.get() <= now);
     }
 
+    /// Has those requests end that hold most, until so many bytes are free; how many.
+    pub(crate) fn shed_largest(&self, bytes: usize) -> u64 {
+        let slots = self.slots.borrow();
+        let mut all: Vec<&Rc<Slot>> =
+            slots.used.iter().flatten().filter(|slot| slot.held.get() > 0 && !slot.shed.get()).collect();
+        all.sort_by_key(|slot| std::cmp::Reverse(slot.held.get()));
+        let (mut freed, mut count) = (0, 0);
+        for slot in all {
+            if freed >= bytes {
+                break;
+            }
+            freed += slot.held.get();
+            count += 1;
+            slot.shed.set(true);
+            slot.waker.take().into_iter().for_each(Waker::wake);
+        }
+        count
+    }
+
     fn close(&self, which: impl Fn(&Slot) -> bool) {
         for slot in self.slots.borrow().used.iter().flatten().filter(|slot| which(slot)) {
             slot.closing.set(true);
@@ -134,6 +159,19 @@ impl Slot {
     pub(crate) fn set(&self, idle: bool, deadline: u32) {
         self.idle.set(idle);
         self.deadline.set(deadline);
+    }
+
+    /// Says how much the request at work holds; none does without one.
+    pub(crate) fn hold(&self, bytes: usize) {
+        self.held.set(bytes);
+        if bytes == 0 {
+            self.shed.set(false);
+        }
+    }
+
+    /// Whether the request at work is to end because it holds too much.
+    pub(crate) fn is_shed(&self) -> bool {
+        self.shed.get()
     }
 
     /// Whether the client is to go because what took it in is not in force any more.

@@ -93,11 +93,17 @@ pub(crate) fn late_stream(late: &Lost, received: bool) -> Reply {
     match late {
         Lost::UpstreamTimeout => reply("upstream_max_stream_duration_reached", "upstream max stream duration reached")
             .flags(ResponseFlags::UPSTREAM_MAX_STREAM_DURATION_REACHED),
+        Lost::Overload => overloaded(),
         Lost::RequestTimeout => reply("request_overall_timeout", "request timeout"),
         Lost::Silence => reply("stream_idle_timeout", "stream timeout").flags(ResponseFlags::STREAM_IDLE_TIMEOUT),
         // What remains is the stream's own limit, which gRPC calls its deadline.
         _ => Reply { grpc_status: Some(4), ..reply("max_duration_timeout", "downstream duration timeout") },
     }
+}
+
+/// The answer to what is shed (Envoy's).
+pub(crate) fn overloaded() -> Reply {
+    Reply::new(503, "overload").body(&b"envoy overloaded"[..]).flags(ResponseFlags::OVERLOAD_MANAGER)
 }
 
 /// What is not a request, or not one that is taken.

@@ -3,6 +3,7 @@
 use maille_http::{HeaderId, Headers, h1};
 
 use super::http::Client;
+use super::overload::Level;
 use super::request::append_via;
 use super::scratch::Scratch;
 use crate::config::{HeaderCase, HttpManager, ServerHeader};
@@ -33,6 +34,10 @@ pub(crate) fn finish_headers(client: &Client, manager: &HttpManager, scratch: &m
 
 /// Whether the connection ends with this response, as far as we have a say.
 pub(crate) fn must_close(client: &Client, manager: &HttpManager) -> bool {
+    if client.worker.overload.level() > Level::Fine {
+        client.metrics.downstream_cx_overload_disable_keepalive().inc();
+        return true;
+    }
     client.worker.is_draining(client.info.listener.direction)
         || client.registered.slot.is_outdated()
         || manager.timeouts.max_connection_duration.is_some_and(|life| {

@@ -120,6 +120,9 @@ impl Timers {
         if received {
             self.receive();
         }
+        if client.registered.slot.is_shed() {
+            return Some(Lost::Overload);
+        }
         if client.is_silent(cx) {
             return Some(Lost::Silence);
         }

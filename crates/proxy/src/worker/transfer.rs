@@ -9,6 +9,7 @@ use maille_http::h1::{BodyDecoder, BodyLength, CHUNK_END, LAST_CHUNK, chunk_head
 use super::Worker;
 use super::body::{Data, Sink, Source};
 use super::buffers::{BLOCK, Blocks};
+use super::held::Held;
 use super::io::poll_write;
 use super::mirror::Copies;
 use super::turns::{self, Place, Share};
@@ -41,6 +42,7 @@ pub(crate) struct Transfer {
     copies: Option<Box<Copies>>,
     /// What has been read before anybody was there to take it.
     ahead: Option<Vec<u8>>,
+    counted: Held,
 }
 
 /// What was sent of a request's body, for a retry; its data alone, since the next connection may frame it differently.
@@ -80,6 +82,7 @@ impl Transfer {
             replay: None,
             copies: None,
             ahead: None,
+            counted: Held::default(),
         }
     }
 
@@ -158,6 +161,14 @@ impl Transfer {
     /// Whether all of it has been read from the source.
     pub(crate) fn is_received(&self) -> bool {
         self.decoder.is_done()
+    }
+
+    /// How much memory it has for itself; counted as such from now on.
+    pub(crate) fn held(&self) -> usize {
+        let kept = [self.replay.as_ref().map(|replay| &replay.sent), self.ahead.as_ref()];
+        let bytes = self.out.capacity() + kept.into_iter().flatten().map(Vec::capacity).sum::<usize>();
+        self.counted.set(bytes);
+        bytes
     }
 
     /// Whether everything that was sent can be sent again: with what [`Transfer::restart`] gives.

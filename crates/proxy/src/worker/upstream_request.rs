@@ -13,7 +13,7 @@ use maille_http::h1::{Limits, ResponseMeta};
 use maille_http::{RequestHead, ResponseHead};
 
 use super::Worker;
-use super::body::{Sink, Source};
+use super::body::{Incoming, Sink, Source};
 use super::http::Client;
 use super::timers::Timers;
 use super::transfer::{Failure, Transfer};
@@ -58,6 +58,8 @@ pub(crate) enum Lost {
     TryTimeout,
     /// Nothing has happened for too long in this attempt.
     TrySilence,
+    /// It holds more than the worker can afford.
+    Overload,
     /// The stream has lasted for as long as it may.
     StreamTimeout,
     /// So has the one to the host.
@@ -200,12 +202,21 @@ impl Upstream {
             if !is_coming(body) && client.poll_gone(cx) {
                 return Poll::Ready(Err(Lost::Client(Failure::Source)));
             }
+            client.note_held(self.held() + body.as_ref().map_or(0, Transfer::held));
             match timers.poll(cx, client, is_received(body)) {
                 Some(lost) => Poll::Ready(Err(lost)),
                 None => Poll::Pending,
             }
         })
         .await
+    }
+
+    /// How much of what has come from the server is held here.
+    pub(crate) fn held(&mut self) -> usize {
+        match self {
+            Upstream::Http1(connection) => connection.input.held(),
+            Upstream::Http2(stream) => stream.incoming().map_or(0, Incoming::held),
+        }
     }
 
     /// Writes what is left of a request as far as that is possible now; ready when all of it has been.

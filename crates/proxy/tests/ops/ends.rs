@@ -1,6 +1,6 @@
 //! How a proxy ends, and what ends when something in it falls over.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -35,9 +35,17 @@ fn a_panic_costs_the_connection_it_happens_in() {
     let mut first = proxy.connect();
     first.send("GET /a HTTP/1.1\r\n");
     wait_for(&proxy, &format!("listener.{}.downstream_cx_active: 1", proxy.http.to_string().replace(':', "_")));
+    // Another of the same worker is in the midst of a request.
+    let mut second = proxy.connect();
+    second.send("GET /b HTTP/1.1\r\nhost: a\r\n\r\n");
+    let mut upstream = server.accept();
+    upstream.head();
     proxy.handle.sabotage(0, false);
     assert_eq!(first.rest(), b"");
     wait_for(&proxy, "server.connection_panics: 1");
+    upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi");
+    assert!(second.until("hi").starts_with("HTTP/1.1 200 "));
+    drop((second, upstream));
     wait_for(&proxy, "server.total_connections: 0");
     exchange(&proxy, &server);
     wait_for(&proxy, "server.worker_panics: 0");
@@ -62,6 +70,48 @@ fn a_worker_that_falls_over_is_replaced() {
     }
     exchange(&proxy, &server);
     wait_for(&proxy, "server.total_connections: 0");
+}
+
+#[test]
+fn a_worker_that_falls_over_takes_nobody_elses_connections_along() {
+    let server = Server::start();
+    let proxy = Proxy::build(server.address, |setup| {
+        let any = Some(Bind { address: ([127, 0, 0, 1], 0).into(), otherwise: Otherwise::Fail });
+        setup.options.endpoints = Endpoints { admin: any, ..Endpoints::default() };
+        setup.options.concurrency = 2;
+    });
+    // The kernel says which worker has which: among so many, each has some.
+    let mut all: Vec<_> = (0..32)
+        .map(|n| {
+            let mut client = proxy.connect();
+            client.send(format!("GET /{n} HTTP/1.1\r\nhost: a\r\n\r\n"));
+            let mut upstream = server.accept();
+            assert!(upstream.head().starts_with(&format!("GET /{n} ")));
+            (client, upstream)
+        })
+        .collect();
+    proxy.handle.sabotage(0, true);
+    wait_for(&proxy, "server.worker_panics: 1");
+    let mut lost = 0;
+    for (client, upstream) in &mut all {
+        // Half of these servers have lost their proxy as well.
+        let _ = upstream.0.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi");
+        match client.0.read(&mut [0]) {
+            Ok(1) => assert!(client.until("hi").starts_with("TTP/1.1 200 ")),
+            _ => lost += 1,
+        }
+    }
+    assert!((1..32).contains(&lost), "{lost} of 32");
+    // Those that are left go on.
+    let left: Vec<_> =
+        all.into_iter().filter(|(client, _)| client.0.set_nonblocking(true).is_ok() && is_open(client)).collect();
+    assert_eq!(left.len(), 32 - lost);
+    wait_for(&proxy, &format!("server.total_connections: {}", left.len()));
+}
+
+/// Whether a connection that nothing is expected on has not ended.
+fn is_open(wire: &crate::support::Wire) -> bool {
+    wire.0.peek(&mut [0]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -128,7 +178,7 @@ fn row_21_proxy() {
 
 #[test]
 fn row_21_open_files_run_out() {
-    use std::io::{BufRead, BufReader, Write};
+    use std::io::{BufRead, BufReader};
     use std::process::{Command, Stdio};
     let me = std::env::current_exe().unwrap();
     let mut child = Command::new("sh")

@@ -2,6 +2,7 @@
 
 mod admin;
 mod ends;
+mod overload;
 mod reports;
 #[path = "../http/support.rs"]
 #[allow(dead_code, reason = "shared with other suites, which use the rest")]

@@ -91,13 +91,13 @@ fn wait_for(proxy: &Proxy, line: &str) {
 }
 
 /// A file that is nobody else's.
-fn scratch(name: &str) -> PathBuf {
+pub(crate) fn scratch(name: &str) -> PathBuf {
     let path = std::env::temp_dir().join(format!("maille-ops-{}-{name}", std::process::id()));
     let _ = std::fs::remove_file(&path);
     path
 }
 
-fn log_to(setup: &mut Setup, path: &Path, format: &str) {
+pub(crate) fn log_to(setup: &mut Setup, path: &Path, format: &str) {
     let format = core::SubstitutionFormatString {
         format: Some(core::substitution_format_string::Format::TextFormatSource(core::DataSource {
             specifier: Some(core::data_source::Specifier::InlineString(format.into())),
@@ -117,7 +117,7 @@ fn log_to(setup: &mut Setup, path: &Path, format: &str) {
 }
 
 /// What a file says, once it has so many lines.
-fn lines(path: &Path, count: usize) -> String {
+pub(crate) fn lines(path: &Path, count: usize) -> String {
     for _ in 0..2000 {
         let text = std::fs::read_to_string(path).unwrap_or_default();
         if text.lines().count() >= count {

@@ -9,11 +9,12 @@ use maille_xds::types::ValueKind;
 use maille_xds::types::core::Node;
 use regex::Regex;
 
-use super::answer::View;
+use super::answer::{Process, View};
 use super::query::Query;
 use super::{Answer, server};
 use crate::config::Health;
 use crate::upstream::{ClusterEntry, Load};
+use crate::worker::Level;
 
 /// Which statistics there are at all: Istio's `proxyStatsMatcher`, as the node's annotations have it.
 #[derive(Debug, Default)]
@@ -116,6 +117,7 @@ fn collect(view: &View<'_>) -> Collection {
     all.gauge(Name { scope: Scope::Overload, suffix: "global_downstream_max_connections.limit" }, "", most);
     let pressure = Name { scope: Scope::Overload, suffix: "global_downstream_max_connections.pressure" };
     all.gauge(pressure, "", connections * 100 / most.max(1));
+    held(&mut all, process);
     let state = ["LIVE", "DRAINING", "PRE_INITIALIZING", "INITIALIZING"].iter().position(|s| *s == server::state(view));
     for (suffix, value) in [
         ("live", u64::from(server::state(view) == "LIVE")),
@@ -137,6 +139,24 @@ fn collect(view: &View<'_>) -> Collection {
     let dropped = Name { scope: Scope::Server, suffix: "access_log_dropped_bytes" };
     all.counter(dropped, "", process.logs.dropped());
     all
+}
+
+/// What workers hold for others, and what is shed because of it.
+fn held(all: &mut Collection, process: &Process) {
+    let limits = process.overload.limits();
+    let (held, most) = (process.overload.held(), limits.new / 95 * 100 * process.concurrency);
+    let mut gauge = |suffix, value| all.gauge(Name { scope: Scope::Overload, suffix }, "", value);
+    gauge("held_bytes.limit", most as u64);
+    gauge("held_bytes.pressure", (held * 100 / most.max(1)) as u64);
+    // Each worker sheds by itself; on the average it is this.
+    let level = limits.level(held / process.concurrency.max(1));
+    gauge("envoy.overload_actions.close_idle_http_connections.active", u64::from(level >= Level::Idle));
+    gauge("envoy.overload_actions.disable_http_keepalive.active", u64::from(level >= Level::Idle));
+    gauge("envoy.overload_actions.reset_high_memory_stream.active", u64::from(level >= Level::Largest));
+    gauge("envoy.overload_actions.stop_accepting_requests.active", u64::from(level >= Level::New));
+    gauge("envoy.overload_actions.reject_incoming_connections.active", u64::from(level >= Level::New));
+    let reset = Name { scope: Scope::Overload, suffix: "envoy.overload_actions.reset_high_memory_stream.count" };
+    all.counter(reset, "", process.overload.streams_reset());
 }
 
 fn cluster(all: &mut Collection, entry: &ClusterEntry) {

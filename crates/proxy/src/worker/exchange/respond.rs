@@ -103,6 +103,7 @@ impl Attempt<'_, '_> {
                             flushing = true;
                             client.limit_flush(self.job.manager);
                         }
+                        client.note_held(upstream.held() + transfer.held() + body.as_ref().map_or(0, Transfer::held));
                         late = timers.poll(cx, client, is_received(body));
                         if late.is_some() {
                             return Poll::Ready(Err(Failure::Source));

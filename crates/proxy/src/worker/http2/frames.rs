@@ -389,6 +389,7 @@ impl Seen {
         }
         match kind {
             DATA => {
+                watch.received.add(length);
                 streams.data(stream, head.is_last())?;
                 return size(flags & PADDED == 0 || length >= 1);
             }

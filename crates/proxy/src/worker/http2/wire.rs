@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::frames::{self, Fault, Inbound, Outbound};
 use super::streams::Streams;
 use crate::worker::Worker;
+use crate::worker::held::Held;
 use crate::worker::io::{Input, Stream};
 use crate::worker::turns::{self, Place, Share};
 
@@ -56,7 +57,9 @@ pub(crate) struct Watch {
     /// Whether the socket takes nothing more right now.
     stalled: Cell<bool>,
     /// Bytes that streams have handed on since everything was last written.
-    unwritten: Cell<usize>,
+    unwritten: Held,
+    /// Bytes of DATA that have come and have not been handed on, about: what comes for streams that are gone is counted until all are.
+    pub(in crate::worker) received: Held,
     /// Streams that wait until it is, by number.
     waiting: RefCell<AHashMap<u32, Waker>>,
     /// Whether the peer takes no more streams.
@@ -91,7 +94,7 @@ impl Watch {
 
     /// A stream has handed on so much.
     pub(crate) fn hand_on(&self, n: usize) {
-        self.unwritten.set(self.unwritten.get() + n);
+        self.unwritten.add(n);
     }
 
     /// The connection has written what it could: streams go on if that was everything.
@@ -103,6 +106,11 @@ impl Watch {
         for (_, waker) in self.waiting.borrow_mut().drain() {
             waker.wake();
         }
+    }
+
+    /// No stream is left that anything could be handed on from.
+    pub(crate) fn forget_received(&self) {
+        self.received.set(0);
     }
 
     /// Whether the socket takes nothing more right now.

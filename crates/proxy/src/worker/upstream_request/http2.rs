@@ -232,7 +232,7 @@ impl Upstream {
             Err(error) => return Poll::Ready(Err(lost(&error, self.ride.is_over()))),
         };
         let meta = head::response_from(&parts, body.is_end_stream(), to_head, limits, response);
-        self.incoming = Some(Incoming::new(body));
+        self.incoming = Some(Incoming::new(body).on(self.ride.watch()));
         Poll::Ready(meta.ok_or(Lost::Protocol))
     }
 
