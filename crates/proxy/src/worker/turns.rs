@@ -1,6 +1,6 @@
 //! Fair shares of a worker, which does one thing after another. Whoever asks for little never comes here. Whoever has moved many bytes or begun many
-//! things in one go waits for a turn: until the system has been asked what else has come, and until those who wait for longer have had theirs, one
-//! client after the other however much each of them wants.
+//! things in one go waits for a turn: until the system has been asked what else has come, and until others have had theirs, one client after the
+//! other however much each of them wants. Whoever has not had a turn for long comes before those who have one after the other.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -19,6 +19,10 @@ pub(crate) const BEGINNINGS: u32 = 8;
 pub(crate) struct Turns {
     /// Shares that somebody waits in, each of them once.
     ring: RefCell<VecDeque<Rc<Share>>>,
+    /// Those of them that have not had a turn for long, which are not in the ring.
+    first: RefCell<VecDeque<Rc<Share>>>,
+    /// How many turns there were.
+    given: Cell<u64>,
     /// Whoever gives the turns, while nobody waits.
     giver: RefCell<Option<Waker>>,
 }
@@ -27,6 +31,8 @@ pub(crate) struct Turns {
 #[derive(Default)]
 pub(crate) struct Share {
     waiting: RefCell<VecDeque<Rc<Ticket>>>,
+    /// Which turn was its last one.
+    last: Cell<Option<u64>>,
 }
 
 struct Ticket {
@@ -52,7 +58,8 @@ impl Turns {
                 place.0 = Some(ticket.clone());
                 let mut waiting = share.waiting.borrow_mut();
                 if waiting.is_empty() {
-                    self.ring.borrow_mut().push_back(share.clone());
+                    let line = if self.is_long_ago(share) { &self.first } else { &self.ring };
+                    line.borrow_mut().push_back(share.clone());
                 }
                 waiting.push_back(ticket);
                 self.giver.take().into_iter().for_each(Waker::wake);
@@ -71,7 +78,7 @@ impl Turns {
     pub(crate) async fn give(&self) {
         loop {
             poll_fn(|cx| {
-                if self.ring.borrow().is_empty() {
+                if self.is_empty() {
                     *self.giver.borrow_mut() = Some(cx.waker().clone());
                     return Poll::Pending;
                 }
@@ -84,16 +91,39 @@ impl Turns {
         }
     }
 
+    fn is_empty(&self) -> bool {
+        self.first.borrow().is_empty() && self.ring.borrow().is_empty()
+    }
+
+    /// Whether all who wait could have had a turn since this one's last.
+    fn is_long_ago(&self, share: &Share) -> bool {
+        let line = (self.first.borrow().len() + self.ring.borrow().len()) as u64;
+        share.last.get().is_none_or(|last| self.given.get() - last > line)
+    }
+
+    /// Who is next: one of those that have waited long comes in between, whoever is new.
+    fn next(&self) -> Option<Rc<Share>> {
+        let (mut first, mut ring) = (self.first.borrow_mut(), self.ring.borrow_mut());
+        match self.given.get() % 4 {
+            0 => ring.pop_front().or_else(|| first.pop_front()),
+            _ => first.pop_front().or_else(|| ring.pop_front()),
+        }
+    }
+
     /// Lets the next one go on.
     fn call(&self) {
-        let mut ring = self.ring.borrow_mut();
-        while let Some(share) = ring.pop_front() {
+        while let Some(share) = self.next() {
             let ticket = share.waiting.borrow_mut().pop_front();
-            if !share.waiting.borrow().is_empty() {
-                ring.push_back(share);
-            }
             // Nobody else has the ticket of someone who has gone.
-            if let Some(ticket) = ticket.filter(|ticket| Rc::strong_count(ticket) > 1) {
+            let ticket = ticket.filter(|ticket| Rc::strong_count(ticket) > 1);
+            if ticket.is_some() {
+                self.given.set(self.given.get() + 1);
+                share.last.set(Some(self.given.get()));
+            }
+            if !share.waiting.borrow().is_empty() {
+                self.ring.borrow_mut().push_back(share);
+            }
+            if let Some(ticket) = ticket {
                 ticket.called.set(true);
                 ticket.waker.borrow().wake_by_ref();
                 return;
@@ -110,7 +140,7 @@ mod tests {
     fn order(turns: &Turns, places: &mut [(&'static str, Rc<Share>, Place)]) -> Vec<&'static str> {
         let cx = Context::from_waker(Waker::noop());
         let mut order = vec![];
-        while !turns.ring.borrow().is_empty() {
+        while !turns.is_empty() {
             turns.call();
             for (name, share, place) in places.iter_mut() {
                 if place.0.is_some() && turns.poll(&cx, share, place).is_ready() {
@@ -134,5 +164,26 @@ mod tests {
         }
         places.remove(1); // a2 has gone
         assert_eq!(order(&turns, &mut places), ["a1", "b1", "a3", "a4"]);
+    }
+
+    #[test]
+    fn who_has_not_had_a_turn_for_long_comes_first() {
+        let (turns, cx) = (Turns::default(), Context::from_waker(Waker::noop()));
+        let join = |name, share: &Rc<Share>| {
+            let mut place = Place::default();
+            assert!(turns.poll(&cx, share, &mut place).is_pending());
+            (name, share.clone(), place)
+        };
+        let shares: [Rc<Share>; 4] = Default::default();
+        let mut places = vec![];
+        for (name, share) in ["a", "b", "c"].into_iter().zip(&shares) {
+            places.extend((0..3).map(|_| join(name, share)));
+        }
+        assert_eq!(order(&turns, &mut places)[..6], ["a", "b", "c", "a", "b", "c"]);
+        let mut places: Vec<_> =
+            ["a", "b", "c"].into_iter().zip(&shares).map(|(name, share)| join(name, share)).collect();
+        places.push(join("d", &shares[3]));
+        // However many are new, one of the others comes in between.
+        assert_eq!(order(&turns, &mut places).iter().position(|name| *name == "d"), Some(1));
     }
 }
