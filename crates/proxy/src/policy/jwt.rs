@@ -10,6 +10,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod token;
+mod verified;
 
 #[cfg(feature = "fuzzing")]
 pub(crate) use extract::cookie;

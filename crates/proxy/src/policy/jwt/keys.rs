@@ -12,11 +12,15 @@ use base64::Engine as _;
 use serde_json::{Map, Value};
 
 use super::token::BASE64;
+use super::verified::{self, KeySetId, Seal};
 use super::{Status, Token};
 
 /// The keys of an issuer.
 #[derive(Debug)]
-pub struct Keys(Vec<Key>);
+pub struct Keys {
+    id: KeySetId,
+    keys: Vec<Key>,
+}
 
 #[derive(Debug)]
 struct Key {
@@ -57,13 +61,23 @@ impl Keys {
         let set: Value = serde_json::from_str(json).map_err(|error| format!("is no JSON: {error}"))?;
         let Some(Value::Array(keys)) = set.get("keys") else { return Err("has no list of [keys]".into()) };
         let keys: Vec<Key> = keys.iter().filter_map(|key| Key::parse(key.as_object()?)).collect();
-        if keys.is_empty() { Err("has no key that we can use".into()) } else { Ok(Keys(keys)) }
+        if keys.is_empty() { Err("has no key that we can use".into()) } else { Ok(Keys { id: KeySetId::next(), keys }) }
     }
 
     /// Whether one of the keys made a token's signature.
     pub(super) fn verify(&self, token: &Token<'_>) -> Result<(), Status> {
+        let seal = Seal::of(&self.id, token);
+        if seal.as_ref().is_some_and(verified::is_known) {
+            return Ok(());
+        }
+        self.try_each(token)?;
+        seal.into_iter().for_each(verified::remember);
+        Ok(())
+    }
+
+    fn try_each(&self, token: &Token<'_>) -> Result<(), Status> {
         let mut failure = Status::NoMatchingKey;
-        for key in &self.0 {
+        for key in &self.keys {
             let other_id = !token.kid.is_empty() && !key.kid.is_empty() && key.kid != token.kid;
             if other_id || (!key.alg.is_empty() && key.alg != token.alg) {
                 continue;

@@ -127,6 +127,23 @@ fn one() -> Requirement {
 }
 
 #[test]
+fn row_28_a_token_that_was_good_is_judged_anew() {
+    let token = sign(json!({"alg": "RS256", "kid": "r"}), json!({"iss": "https://a", "exp": NOW + 10}));
+    let mut filter = filter(one());
+    let judge_at = |filter: &JwtFilter, now| {
+        let mut head = RequestHead::build("GET", "host", "/", &[("x-token", &token)]);
+        filter.judge(&mut head, 0, Duration::from_secs(now)).1
+    };
+    assert_eq!([judge_at(&filter, NOW), judge_at(&filter, NOW)], [Ok(()), Ok(())]);
+    assert_eq!(judge_at(&filter, NOW + 71), Err(Status::Expired));
+    // The issuer's keys have been replaced.
+    let mut others: Value = serde_json::from_str(&jwks()).unwrap();
+    others["keys"].as_array_mut().unwrap().remove(0);
+    filter.providers[0].keys = Some(Arc::new(Keys::parse(&others.to_string()).unwrap()));
+    assert_eq!(judge_at(&filter, NOW), Err(Status::NoMatchingKey));
+}
+
+#[test]
 fn row_28_what_a_token_must_be() {
     let rs = |payload: Value| sign(json!({"alg": "RS256", "kid": "r"}), payload);
     let header = |header: Value| sign(header, json!({"iss": "https://a"}));
