@@ -1,6 +1,7 @@
 //! Worker runtime, listeners, original destination, child processes; the only unsafe code.
 #![allow(unsafe_code, reason = "this crate is where it lives; each block says why it is sound")]
 
+mod allocations;
 pub mod child;
 mod cpu;
 mod free_port;
@@ -12,6 +13,7 @@ mod original_dst;
 mod own_address;
 mod runtime;
 
+pub use allocations::CountedAllocator;
 pub use cpu::{cpus, pin_to};
 pub use free_port::free_port;
 pub use keepalive::set_keepalive;
