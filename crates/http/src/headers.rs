@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use crate::name::{HeaderId, Name};
+use crate::name::{HeaderId, HeaderIds, Name};
 
 /// The header fields of one message, in order.
 #[derive(Clone, Default)]
@@ -177,6 +177,15 @@ impl Headers {
         was
     }
 
+    /// Removes every field of these names.
+    #[inline]
+    pub fn remove_all(&mut self, ids: HeaderIds) {
+        if self.present & ids.bits() != 0 {
+            self.fields.retain(|f| f.id.bit() & ids.bits() == 0);
+            self.present &= !ids.bits();
+        }
+    }
+
     /// Leaves one field of a well-known name, where the first one was, with all values joined by `,`.
     pub fn fold(&mut self, id: HeaderId) {
         let mut values = self.fields.iter().filter(|f| f.id == id).map(|f| self.value_of(f));
@@ -226,17 +235,20 @@ impl Headers {
     /// A parsed field: the name is put into lower case, the value is taken as it stands. The codec has validated both.
     #[inline]
     pub fn push_parsed(&mut self, name: &[u8], value: &[u8]) -> HeaderId {
+        let id = HeaderId::of_any_case(name);
+        self.push_recognised(id, name, value);
+        id
+    }
+
+    /// The same for a name whose id is known already.
+    #[inline]
+    pub(crate) fn push_recognised(&mut self, id: HeaderId, name: &[u8], value: &[u8]) {
         let start = self.text.len();
         self.text.extend_from_slice(name);
-        let id = match self.text.get_mut(start..) {
-            Some(lower) => {
-                lower.make_ascii_lowercase();
-                HeaderId::of(lower)
-            }
-            None => HeaderId::Other,
-        };
+        if let Some(lower) = self.text.get_mut(start..) {
+            lower.make_ascii_lowercase();
+        }
         self.finish_line(start, name.len(), id, value);
-        id
     }
 
     /// Remembers how a name was spelled; the first spelling counts.
@@ -276,10 +288,10 @@ impl Headers {
         // What was not parsed was put together here from parts: a line break among them must not become a second header.
         let from = start + name.len() + 2;
         let to = self.text.len() - 2;
-        for b in self.text.get_mut(from..to).unwrap_or_default() {
-            if matches!(*b, b'\r' | b'\n' | 0) {
-                *b = b' ';
-            }
+        let written = self.text.get_mut(from..to).unwrap_or_default();
+        // Looking at all of it is faster than stopping at the first, which there never is.
+        if written.iter().fold(false, |found, b| found | breaks_line(*b)) {
+            written.iter_mut().filter(|b| breaks_line(**b)).for_each(|b| *b = b' ');
         }
     }
 
@@ -326,6 +338,11 @@ impl Field {
     fn value_span(&self) -> Span {
         Span { start: self.start + u32::from(self.name) + 2, end: self.end }
     }
+}
+
+#[inline]
+fn breaks_line(b: u8) -> bool {
+    matches!(b, b'\r' | b'\n' | 0)
 }
 
 #[inline]

@@ -19,6 +19,6 @@ pub mod request;
 pub mod response;
 
 pub use headers::Headers;
-pub use name::{HeaderId, Name};
+pub use name::{HeaderId, HeaderIds, Name};
 pub use request::RequestHead;
 pub use response::ResponseHead;

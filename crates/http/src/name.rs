@@ -124,12 +124,12 @@ impl HeaderId {
 
     /// The id of a name in any case.
     #[inline]
-    pub(crate) fn of_any_case(name: &str) -> HeaderId {
+    pub(crate) fn of_any_case(name: &[u8]) -> HeaderId {
         // The longest well-known name has 42 bytes; longer ones need no look.
         let mut lower = [0u8; 48];
         match lower.get_mut(..name.len()) {
             Some(lower) => {
-                lower.copy_from_slice(name.as_bytes());
+                lower.copy_from_slice(name);
                 lower.make_ascii_lowercase();
                 HeaderId::of(lower)
             }
@@ -262,6 +262,21 @@ const fn bits(ids: &[HeaderId]) -> u128 {
         i += 1;
     }
     bits
+}
+
+/// A set of well-known headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeaderIds(u128);
+
+impl HeaderIds {
+    /// These headers.
+    pub const fn of(ids: &[HeaderId]) -> HeaderIds {
+        HeaderIds(bits(ids))
+    }
+
+    pub(crate) const fn bits(self) -> u128 {
+        self.0
+    }
 }
 
 /// A header name to look up: lower-case, its id found once, when the configuration was read.

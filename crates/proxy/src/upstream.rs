@@ -10,7 +10,7 @@ pub(crate) mod outlier;
 mod pool;
 mod waiting;
 
-pub(crate) use cluster::{WorkerCluster, WorkerHost};
+pub(crate) use cluster::{Entry, WorkerCluster, WorkerHost};
 pub(crate) use connect::{ConnectError, Purpose, connect};
 pub(crate) use hosts::{Able, Loads, Local, LocalityHosts, Zones};
 pub use hosts::{ClusterEntry, Host, HostSet, PriorityHosts};

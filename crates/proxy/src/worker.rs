@@ -31,6 +31,7 @@ mod retry;
 mod scratch;
 mod shedding;
 mod tcp;
+mod text;
 pub(crate) mod timers;
 mod transfer;
 mod turns;

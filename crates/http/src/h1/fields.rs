@@ -14,6 +14,9 @@ pub(super) struct Framing {
     pub(super) upgrade: bool,
 }
 
+/// Most heads have no more fields than this. Room for more costs more than reading such a head does.
+const FEW: usize = 24;
+
 /// Reads fields from `buf` up to and with the empty line. Framing fields are taken out; the rest goes to `headers`; `host` gets the Host fields.
 /// `None` when the end has not come yet.
 pub(super) fn parse(
@@ -21,11 +24,45 @@ pub(super) fn parse(
     limits: &Limits,
     headers: &mut Headers,
     of_request: bool,
-    mut host: impl FnMut(&mut Headers, &[u8]) -> Result<(), Error>,
+    host: impl FnMut(&mut Headers, &[u8]) -> Result<(), Error>,
+) -> Result<Option<(usize, Framing)>, Error> {
+    let mut space = [httparse::EMPTY_HEADER; FEW];
+    let room = space.get_mut(..limits.fields.min(FEW)).unwrap_or_default();
+    match httparse::parse_headers(buf, room) {
+        Err(httparse::Error::TooManyHeaders) if limits.fields > FEW => {
+            parse_many(buf, limits, headers, of_request, host)
+        }
+        tokens => read(buf, tokens, limits, headers, of_request, host),
+    }
+}
+
+/// The same for heads with more fields.
+#[cold]
+#[inline(never)]
+fn parse_many(
+    buf: &[u8],
+    limits: &Limits,
+    headers: &mut Headers,
+    of_request: bool,
+    host: impl FnMut(&mut Headers, &[u8]) -> Result<(), Error>,
 ) -> Result<Option<(usize, Framing)>, Error> {
     let mut space = [httparse::EMPTY_HEADER; Limits::MAX_FIELDS];
     let room = space.get_mut(..limits.fields.min(Limits::MAX_FIELDS)).unwrap_or_default();
-    let (len, fields) = match httparse::parse_headers(buf, room) {
+    read(buf, httparse::parse_headers(buf, room), limits, headers, of_request, host)
+}
+
+/// What httparse finds: bytes of the fields with the empty line, and the fields.
+type Tokens<'b, 'h> = httparse::Result<(usize, &'h [httparse::Header<'b>])>;
+
+fn read(
+    buf: &[u8],
+    tokens: Tokens<'_, '_>,
+    limits: &Limits,
+    headers: &mut Headers,
+    of_request: bool,
+    mut host: impl FnMut(&mut Headers, &[u8]) -> Result<(), Error>,
+) -> Result<Option<(usize, Framing)>, Error> {
+    let (len, fields) = match tokens {
         Ok(httparse::Status::Complete(done)) => done,
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(httparse::Error::TooManyHeaders) => return Err(Error::TooManyFields),
@@ -41,13 +78,14 @@ pub(super) fn parse(
         if limits.keep_case {
             headers.remember_spelling(field.name.as_bytes());
         }
-        match HeaderId::of_any_case(field.name) {
+        let id = HeaderId::of_any_case(field.name.as_bytes());
+        match id {
             HeaderId::Host => host(headers, field.value)?,
             HeaderId::ContentLength => {
                 if framing.content_length.replace(content_length(field.value)?).is_some() {
                     return Err(Error::ContentLength);
                 }
-                headers.push_parsed(field.name.as_bytes(), field.value);
+                headers.push_recognised(id, field.name.as_bytes(), field.value);
             }
             HeaderId::TransferEncoding => {
                 transfer_encodings += 1;
@@ -59,12 +97,10 @@ pub(super) fn parse(
                 let mut options = field.value.split(|&b| b == b',').map(<[u8]>::trim_ascii);
                 framing.close |= options.any(|option| option.eq_ignore_ascii_case(b"close"));
             }
-            HeaderId::Other => {
-                headers.push_parsed(field.name.as_bytes(), field.value);
-            }
+            HeaderId::Other => headers.push_recognised(id, field.name.as_bytes(), field.value),
             id => {
                 repeated |= headers.has(id) && id.is_list(of_request);
-                headers.push_parsed(field.name.as_bytes(), field.value);
+                headers.push_recognised(id, field.name.as_bytes(), field.value);
             }
         }
     }

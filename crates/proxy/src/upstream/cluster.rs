@@ -20,8 +20,12 @@ pub(crate) struct WorkerCluster {
     state: RefCell<State>,
 }
 
+/// A cluster as a request has it. Each request takes hold of it, which must not touch a counter that other threads touch too.
+#[allow(clippy::redundant_allocation, reason = "the outer count is this thread's own")]
+pub(crate) type Entry = Rc<Arc<ClusterEntry>>;
+
 struct State {
-    entry: Arc<ClusterEntry>,
+    entry: Entry,
     balancer: Rc<Balancer>,
     hosts: AHashMap<SocketAddr, Rc<WorkerHost>>,
     /// Hosts that only the client named ([`crate::config::Discovery::OriginalDst`]).
@@ -47,7 +51,13 @@ impl WorkerCluster {
         let balancer = Rc::new(balancer(&entry, &mut hosts, &AHashMap::new()));
         WorkerCluster {
             metrics,
-            state: RefCell::new(State { entry, balancer, hosts, dynamic: AHashMap::new(), special: AHashMap::new() }),
+            state: RefCell::new(State {
+                entry: Rc::new(entry),
+                balancer,
+                hosts,
+                dynamic: AHashMap::new(),
+                special: AHashMap::new(),
+            }),
         }
     }
 
@@ -89,11 +99,11 @@ impl WorkerCluster {
             stays
         });
         state.balancer = balancer;
-        state.entry = entry;
+        state.entry = Rc::new(entry);
     }
 
     /// The cluster and its hosts as they are now.
-    pub(crate) fn entry(&self) -> Arc<ClusterEntry> {
+    pub(crate) fn entry(&self) -> Entry {
         self.state.borrow().entry.clone()
     }
 

@@ -101,10 +101,16 @@ async fn serve<'s>(
         }
         scratch.request.headers.remove_id(HeaderId::Expect);
     }
-    request::internal_only(manager, snapshot, &mut scratch.request);
+    let table = match &manager.routes {
+        RouteSource::Inline(table) => Some(&**table),
+        RouteSource::Rds(name) => snapshot.routes.get(name).map(|table| &**table),
+    };
+    if let Some(table) = table {
+        request::internal_only(table, &mut scratch.request);
+    }
     let random = fastrand::u64(..);
     let mut metadata = Metadata::default();
-    let mut found = find_route(client, snapshot, manager, &scratch.request, random, &metadata);
+    let mut found = find_route(client, table, &scratch.request, random, &metadata);
     let mut origin: Option<Vec<u8>> = None;
     for filter in &manager.filters {
         let route = found.as_ref().ok().map(|(_, route)| *route);
@@ -137,7 +143,7 @@ async fn serve<'s>(
             (HttpFilterKind::Jwt(filter), _) => match gate::jwt(client, filter, scratch, random, &mut metadata) {
                 Step::Refuse(refusal) => Some(gate::reply(*refusal)),
                 Step::Reroute => {
-                    found = find_route(client, snapshot, manager, &scratch.request, random, &metadata);
+                    found = find_route(client, table, &scratch.request, random, &metadata);
                     None
                 }
                 Step::Pass => None,
@@ -150,7 +156,7 @@ async fn serve<'s>(
                         return After::Close;
                     }
                     Asked::Reroute => {
-                        found = find_route(client, snapshot, manager, &scratch.request, random, &metadata);
+                        found = find_route(client, table, &scratch.request, random, &metadata);
                         None
                     }
                     Asked::Pass => None,
@@ -200,18 +206,12 @@ fn response_mutations(route: &Route, random: u64) -> &HeaderMutations {
 
 fn find_route<'s>(
     client: &Client,
-    snapshot: &'s Snapshot,
-    manager: &'s HttpManager,
+    table: Option<&'s RouteTable>,
     head: &RequestHead,
     random: u64,
     metadata: &Metadata,
 ) -> Result<(&'s VirtualHost, &'s Route), Reply> {
-    let table: &RouteTable = match &manager.routes {
-        RouteSource::Inline(table) => table,
-        RouteSource::Rds(name) => {
-            snapshot.routes.get(name).ok_or_else(|| not_found("route_configuration_not_found"))?
-        }
-    };
+    let table = table.ok_or_else(|| not_found("route_configuration_not_found"))?;
     let host = table.virtual_host(head.authority()).ok_or_else(|| not_found("route_not_found"))?;
     if host.require_tls != RequireTls::None && head.headers.get(HeaderId::XForwardedProto) != Some(b"https") {
         let external = !head.headers.has(HeaderId::XEnvoyInternal);

@@ -41,26 +41,13 @@ impl Stream {
         }
     }
 
-    /// Ready when there is something to read, be it the end.
-    #[inline]
-    pub(crate) fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Stream::Plain(tcp) => tcp.poll_read_ready(cx),
-            Stream::Tls(tls) => tls.poll_read_ready(cx),
-        }
-    }
-
     /// Whether nothing has come that nobody has read: a server that speaks unasked has closed the connection, or means
     /// something we cannot know.
     pub(crate) fn is_quiet(&mut self) -> bool {
-        let mut context = Context::from_waker(Waker::noop());
-        match (self.poll_read_ready(&mut context), &*self) {
-            (Poll::Pending, _) => true,
-            // The last read filled the buffer, so nobody knows yet whether there is more.
-            (Poll::Ready(Ok(())), Stream::Plain(tcp)) => {
-                matches!(tcp.try_read(&mut [0]), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
-            }
-            (Poll::Ready(_), _) => false,
+        match self {
+            // Without a word from the kernel since the last read this asks nobody.
+            Stream::Plain(tcp) => matches!(tcp.try_read(&mut [0]), Err(e) if e.kind() == io::ErrorKind::WouldBlock),
+            Stream::Tls(tls) => tls.poll_read_ready(&mut Context::from_waker(Waker::noop())).is_pending(),
         }
     }
 }
@@ -165,7 +152,7 @@ impl Input {
         }
     }
 
-    /// Reads some more; how much, zero at the end. A block is borrowed only once there is something to read.
+    /// Reads some more; how much, zero at the end. While nothing comes, no block is held.
     /// Makes room for a message's head of up to `limit` bytes when the block is full.
     pub(crate) fn poll_fill(
         &mut self,
@@ -175,7 +162,6 @@ impl Input {
         limit: usize,
     ) -> Poll<io::Result<usize>> {
         if self.block.is_empty() {
-            ready!(stream.poll_read_ready(cx))?;
             self.block = blocks.take();
             self.held.set(self.block.len());
         }

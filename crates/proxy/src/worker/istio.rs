@@ -75,7 +75,7 @@ impl OwnWorkload {
 }
 
 /// One side of a pair.
-#[derive(Clone, Copy, Debug, Hash)]
+#[derive(Clone, Copy, Debug)]
 struct Peer<'a> {
     name: &'a str,
     namespace: &'a str,
@@ -123,18 +123,19 @@ impl<'a> Peer<'a> {
     }
 }
 
-/// What distinguishes one series from another, but for how requests ended.
-#[derive(Debug, Hash)]
+/// What distinguishes one series from another, but for how requests ended. One is made for each request, so it is texts as they
+/// stand; they are taken apart when there is a new series.
+#[derive(Clone, Copy, Debug, Hash)]
 struct Pair<'a> {
     at_server: bool,
-    source: Peer<'a>,
-    source_principal: &'a str,
-    destination: Peer<'a>,
-    destination_principal: &'a str,
+    /// Who the other side is: to a client, the workload as its endpoint has it; to a server, whom a certificate has proven.
+    peer: Option<&'a str>,
+    /// Who we have proven to be, at a server.
+    own_principal: Option<&'a str>,
     /// The service: host, name, namespace.
-    host: &'a str,
-    service: &'a str,
-    namespace: &'a str,
+    host: Option<&'a str>,
+    service: Option<&'a str>,
+    namespace: Option<&'a str>,
     protocol: &'static str,
     security: &'static str,
 }
@@ -164,7 +165,7 @@ impl Reports {
         let protocol = if is_grpc(&scratch.request) { "grpc" } else { "http" };
         let authority = std::str::from_utf8(scratch.request.authority()).unwrap_or_default();
         let metadata = record.host.as_ref().and_then(|host| host.host.metadata.as_deref());
-        let pair = self.pair(info, record.cluster.as_deref(), metadata, stats, protocol, authority);
+        let pair = pair(info, record.cluster.as_deref(), metadata, stats, protocol, authority);
         let grpc = scratch.response.headers.get(HeaderId::GrpcStatus).filter(|_| protocol == "grpc");
         self.metrics(&pair).request(&Ended {
             status: record.status,
@@ -180,68 +181,23 @@ impl Reports {
     pub(crate) fn opened(
         &self,
         info: &ConnectionInfo,
-        cluster: Option<&ClusterEntry>,
+        cluster: Option<&Arc<ClusterEntry>>,
         host: Option<&Metadata>,
         stats: IstioStats,
     ) {
-        self.metrics(&self.pair(info, cluster, host, stats, "tcp", "")).opened();
+        self.metrics(&pair(info, cluster, host, stats, "tcp", "")).opened();
     }
 
     /// A connection is over; how many bytes came from the client, and went to it.
     pub(crate) fn closed(
         &self,
         info: &ConnectionInfo,
-        cluster: Option<&ClusterEntry>,
+        cluster: Option<&Arc<ClusterEntry>>,
         host: Option<&Metadata>,
         stats: IstioStats,
         (received, sent): (u64, u64),
     ) {
-        self.metrics(&self.pair(info, cluster, host, stats, "tcp", "")).moved(received, sent, true);
-    }
-
-    fn pair<'a>(
-        &'a self,
-        info: &'a ConnectionInfo,
-        cluster: Option<&'a ClusterEntry>,
-        host: Option<&'a Metadata>,
-        stats: IstioStats,
-        protocol: &'static str,
-        authority: &'a str,
-    ) -> Pair<'a> {
-        let text = |metadata: Option<&'a Metadata>, path: &[&str]| metadata?.get("istio", path)?.as_str();
-        let at_server = stats.as_server || info.listener.direction == Direction::Inbound;
-        let config = cluster.map(|cluster| &cluster.config);
-        let service = config.and_then(|c| c.metadata.as_deref()?.get("istio", &["services"])?.get(0));
-        let of_service = |key: &str| service.and_then(|service| service.get(key)?.as_str());
-        let fallback = if stats.host_fallback && !authority.is_empty() { authority } else { UNKNOWN };
-        let san = |sans: &'a [Box<str>]| sans.first().map(|san| &**san);
-        let tls = info.tls.as_deref();
-        let peer = tls.and_then(|tls| tls.peer.as_ref()).filter(|_| tls.is_some_and(|tls| tls.peer_validated));
-        let principal = peer.and_then(|peer| san(&peer.uri_sans)).unwrap_or(UNKNOWN);
-        let own = self.own.as_peer();
-        let (source, destination) = match at_server {
-            true => (Peer::of_principal(principal), own),
-            false => (own, text(host, &["workload"]).map_or(Peer::NOBODY, Peer::parse)),
-        };
-        Pair {
-            at_server,
-            source,
-            source_principal: if at_server { principal } else { UNKNOWN },
-            destination,
-            destination_principal: match at_server {
-                true => tls.and_then(|tls| san(&tls.local.as_deref()?.uri_sans)).unwrap_or(UNKNOWN),
-                false => UNKNOWN,
-            },
-            host: of_service("host").unwrap_or(fallback),
-            service: of_service("name").unwrap_or_else(|| config.map_or(UNKNOWN, |c| name_of(&c.name))),
-            namespace: of_service("namespace").unwrap_or(destination.namespace),
-            protocol,
-            security: match (at_server, peer) {
-                (false, _) => UNKNOWN,
-                (true, Some(_)) => "mutual_tls",
-                (true, None) => "none",
-            },
-        }
+        self.metrics(&pair(info, cluster, host, stats, "tcp", "")).moved(received, sent, true);
     }
 
     fn metrics(&self, pair: &Pair<'_>) -> Rc<RequestMetrics> {
@@ -254,46 +210,78 @@ impl Reports {
             return pairs.entry(key).or_insert_with(|| Rc::new(self.series(pair))).clone();
         }
         // Everybody else: what they have in common is where they were counted.
-        let rest = Pair {
-            source: Peer::NOBODY,
-            destination: Peer::NOBODY,
-            source_principal: UNKNOWN,
-            destination_principal: UNKNOWN,
-            host: UNKNOWN,
-            service: UNKNOWN,
-            namespace: UNKNOWN,
-            ..*pair
-        };
-        pairs.entry(self.hasher.hash_one(&rest)).or_insert_with(|| Rc::new(self.series(&rest))).clone()
+        let rest = Pair { peer: None, own_principal: None, host: None, service: None, namespace: None, ..*pair };
+        pairs.entry(self.hasher.hash_one(rest)).or_insert_with(|| Rc::new(self.series(&rest))).clone()
     }
 
-    fn series(&self, pair: &Pair<'_>) -> RequestMetrics {
-        let (source, destination) = (&pair.source, &pair.destination);
+    fn series<'a>(&'a self, pair: &Pair<'a>) -> RequestMetrics {
+        let own = self.own.as_peer();
+        let (source, destination) = match pair.at_server {
+            true => (pair.peer.map_or(Peer::NOBODY, Peer::of_principal), own),
+            false => (own, pair.peer.map_or(Peer::NOBODY, Peer::parse)),
+        };
+        let or = |text: Option<&'a str>| text.unwrap_or(UNKNOWN);
         let labels = [
             ("reporter", if pair.at_server { "destination" } else { "source" }),
             ("source_workload", source.name),
             ("source_canonical_service", source.service),
             ("source_canonical_revision", source.revision),
             ("source_workload_namespace", source.namespace),
-            ("source_principal", pair.source_principal),
+            ("source_principal", or(pair.peer.filter(|_| pair.at_server))),
             ("source_app", source.app),
             ("source_version", source.version),
             ("source_cluster", source.cluster),
             ("destination_workload", destination.name),
             ("destination_workload_namespace", destination.namespace),
-            ("destination_principal", pair.destination_principal),
+            ("destination_principal", or(pair.own_principal)),
             ("destination_app", destination.app),
             ("destination_version", destination.version),
-            ("destination_service", pair.host),
+            ("destination_service", or(pair.host)),
             ("destination_canonical_service", destination.service),
             ("destination_canonical_revision", destination.revision),
-            ("destination_service_name", pair.service),
-            ("destination_service_namespace", pair.namespace),
+            ("destination_service_name", or(pair.service)),
+            ("destination_service_namespace", pair.namespace.unwrap_or(destination.namespace)),
             ("destination_cluster", destination.cluster),
             ("request_protocol", pair.protocol),
             ("connection_security_policy", pair.security),
         ];
         RequestMetrics::new(&self.registry, &labels)
+    }
+}
+
+fn pair<'a>(
+    info: &'a ConnectionInfo,
+    cluster: Option<&'a Arc<ClusterEntry>>,
+    host: Option<&'a Metadata>,
+    stats: IstioStats,
+    protocol: &'static str,
+    authority: &'a str,
+) -> Pair<'a> {
+    let text = |metadata: Option<&'a Metadata>, path: &[&str]| metadata?.get("istio", path)?.as_str();
+    let at_server = stats.as_server || info.listener.direction == Direction::Inbound;
+    let config = cluster.map(|cluster| &cluster.config);
+    let service = config.and_then(|c| c.metadata.as_deref()?.get("istio", &["services"])?.get(0));
+    let of_service = |key: &str| service.and_then(|service| service.get(key)?.as_str());
+    let fallback = Some(authority).filter(|authority| stats.host_fallback && !authority.is_empty());
+    let san = |sans: &'a [Box<str>]| sans.first().map(|san| &**san);
+    let tls = info.tls.as_deref();
+    let peer = tls.and_then(|tls| tls.peer.as_ref()).filter(|_| tls.is_some_and(|tls| tls.peer_validated));
+    Pair {
+        at_server,
+        peer: match at_server {
+            true => peer.and_then(|peer| san(&peer.uri_sans)),
+            false => text(host, &["workload"]),
+        },
+        own_principal: tls.filter(|_| at_server).and_then(|tls| san(&tls.local.as_deref()?.uri_sans)),
+        host: of_service("host").or(fallback),
+        service: of_service("name").or_else(|| config.map(|c| name_of(&c.name))),
+        namespace: of_service("namespace"),
+        protocol,
+        security: match (at_server, peer) {
+            (false, _) => UNKNOWN,
+            (true, Some(_)) => "mutual_tls",
+            (true, None) => "none",
+        },
     }
 }
 

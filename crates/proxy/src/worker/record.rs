@@ -3,8 +3,7 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use maille_http::Name;
 use maille_telemetry::flags::ResponseFlags;
@@ -14,7 +13,7 @@ use super::http::Client;
 use super::scratch::Scratch;
 use crate::config::{HttpFilter, HttpManager, Route};
 use crate::headers::{LogValues, Protocol, StreamInfo};
-use crate::upstream::{ClusterEntry, WorkerHost};
+use crate::upstream::{Entry, WorkerHost};
 
 /// What is known of one request so far.
 pub(crate) struct Record<'s> {
@@ -30,7 +29,7 @@ pub(crate) struct Record<'s> {
     pub(crate) received: u64,
     pub(crate) sent: u64,
     pub(crate) route: Option<&'s Route>,
-    pub(crate) cluster: Option<Arc<ClusterEntry>>,
+    pub(crate) cluster: Option<Entry>,
     pub(crate) host: Option<Rc<WorkerHost>>,
     pub(crate) upstream_local: Option<SocketAddr>,
     /// The client, as far as forwarding headers are believed.
@@ -40,6 +39,8 @@ pub(crate) struct Record<'s> {
     pub(crate) request_end: Option<Instant>,
     pub(crate) request_sent: Option<Instant>,
     pub(crate) response_start: Option<Instant>,
+    /// When it was over, if somebody has looked.
+    pub(crate) end: Option<Instant>,
 }
 
 impl<'s> Record<'s> {
@@ -64,12 +65,13 @@ impl<'s> Record<'s> {
             request_end: None,
             request_sent: None,
             response_start: None,
+            end: None,
         }
     }
 
     /// The request is over: it is counted and logged.
     pub(crate) fn finish(&mut self, client: &Client, manager: &HttpManager, scratch: &Scratch) {
-        let took = self.start.elapsed();
+        let took = self.duration();
         let metrics = &client.metrics;
         metrics.downstream_rq_total().inc();
         match self.protocol {
@@ -104,9 +106,18 @@ impl<'s> Record<'s> {
         }
     }
 
+    fn end(&self) -> Instant {
+        self.end.unwrap_or_else(Instant::now)
+    }
+
+    /// How long it took, or has taken so far.
+    fn duration(&self) -> Duration {
+        self.end().saturating_duration_since(self.start)
+    }
+
     /// As operators in headers and logs see it.
     pub(crate) fn stream<'a>(&'a self, info: &'a ConnectionInfo, hostname: &'a str) -> StreamInfo<'a> {
-        let duration = self.start.elapsed();
+        let duration = self.duration();
         let since = |at: Option<Instant>| at.map(|at| at.saturating_duration_since(self.start));
         let host = self.host.as_deref().map(|h| &h.host);
         let cluster = self.cluster.as_ref().map(|c| &c.config);
@@ -118,7 +129,7 @@ impl<'s> Record<'s> {
             request_duration: since(self.request_end),
             request_tx_duration: since(self.request_sent),
             response_duration: since(self.response_start),
-            response_tx_duration: self.response_start.map(|at| at.elapsed()),
+            response_tx_duration: self.response_start.map(|at| self.end().saturating_duration_since(at)),
             bytes_received: self.received,
             bytes_sent: self.sent,
             response_code: self.status,

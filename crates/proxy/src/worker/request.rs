@@ -1,12 +1,11 @@
 //! What every request becomes before routes see it: paths in one form, headers that nobody outside may set taken away, and ours set.
 
-use std::io::Write as _;
 use std::net::IpAddr;
 
 use maille_http::h1::{Error, RequestMeta, Version};
 use maille_http::path::Outcome;
 use maille_http::request::Scheme;
-use maille_http::{HeaderId, RequestHead, host};
+use maille_http::{HeaderId, HeaderIds, RequestHead, host};
 use maille_telemetry::flags::ResponseFlags;
 
 use super::client_cert;
@@ -14,8 +13,8 @@ use super::http::Client;
 use super::record::Record;
 use super::reply::Reply;
 use super::scratch::Scratch;
-use crate::config::{HttpManager, RouteSource, StripPort, Underscores};
-use crate::snapshot::Snapshot;
+use super::text;
+use crate::config::{HttpManager, RouteTable, StripPort, Underscores};
 
 /// Checks and prepares a request; an error is the answer it gets instead of being routed.
 pub(crate) fn prepare(
@@ -39,13 +38,8 @@ pub(crate) fn prepare(
 }
 
 /// Takes away what the route table says that only insiders may send.
-pub(crate) fn internal_only(manager: &HttpManager, snapshot: &Snapshot, head: &mut RequestHead) {
-    let table = match &manager.routes {
-        RouteSource::Inline(table) => Some(table),
-        RouteSource::Rds(name) => snapshot.routes.get(name),
-    };
-    let Some(table) = table.filter(|table| !table.internal_only_headers.is_empty()) else { return };
-    if !head.headers.has(HeaderId::XEnvoyInternal) {
+pub(crate) fn internal_only(table: &RouteTable, head: &mut RequestHead) {
+    if !table.internal_only_headers.is_empty() && !head.headers.has(HeaderId::XEnvoyInternal) {
         for name in &table.internal_only_headers {
             head.headers.remove(name);
         }
@@ -246,7 +240,7 @@ fn addresses(client: &Client, manager: &HttpManager, scratch: &mut Scratch, reco
     }
     if let Some(address) = trusted.filter(|_| edge) {
         scratch.text.clear();
-        let _ = write!(scratch.text, "{address}");
+        text::push_address(&mut scratch.text, address);
         headers.set_id(HeaderId::XEnvoyExternalAddress, &scratch.text);
     }
     edge
@@ -255,14 +249,14 @@ fn addresses(client: &Client, manager: &HttpManager, scratch: &mut Scratch, reco
 /// Takes away what only the mesh itself may set.
 fn sanitize(headers: &mut maille_http::Headers, edge: bool) {
     use HeaderId::*;
-    const EDGE: [HeaderId; 5] = [
+    const EDGE: HeaderIds = HeaderIds::of(&[
         XEnvoyDecoratorOperation,
         XEnvoyDownstreamServiceCluster,
         XEnvoyDownstreamServiceNode,
         XEnvoyOriginalPath,
         XEnvoyOriginalHost,
-    ];
-    const ALWAYS: [HeaderId; 14] = [
+    ]);
+    const ALWAYS: HeaderIds = HeaderIds::of(&[
         XEnvoyRetriableStatusCodes,
         XEnvoyRetriableHeaderNames,
         XEnvoyRetryOn,
@@ -277,15 +271,11 @@ fn sanitize(headers: &mut maille_http::Headers, edge: bool) {
         XEnvoyIpTags,
         XEnvoyOriginalUrl,
         XEnvoyHedgeOnPerTryTimeout,
-    ];
+    ]);
     if edge {
-        for id in EDGE {
-            headers.remove_id(id);
-        }
+        headers.remove_all(EDGE);
     }
-    for id in ALWAYS {
-        headers.remove_id(id);
-    }
+    headers.remove_all(ALWAYS);
 }
 
 /// The address that the proxy `skip` hops before us saw, and whether it is the only one.
@@ -311,14 +301,14 @@ pub(crate) fn append_via(headers: &mut maille_http::Headers, via: &str) {
     headers.set_id(HeaderId::Via, &all);
 }
 
-fn append_forwarded_for(headers: &mut maille_http::Headers, address: IpAddr, text: &mut Vec<u8>) {
-    text.clear();
+fn append_forwarded_for(headers: &mut maille_http::Headers, address: IpAddr, all: &mut Vec<u8>) {
+    all.clear();
     for value in headers.all(HeaderId::XForwardedFor).filter(|value| !value.is_empty()) {
-        text.extend_from_slice(value);
-        text.push(b',');
+        all.extend_from_slice(value);
+        all.push(b',');
     }
-    let _ = write!(text, "{address}");
-    headers.set_id(HeaderId::XForwardedFor, text);
+    text::push_address(all, address);
+    headers.set_id(HeaderId::XForwardedFor, all);
 }
 
 fn request_id(manager: &HttpManager, scratch: &mut Scratch, edge: bool) {

@@ -27,7 +27,7 @@ use crate::config::{Discovery, Metadata, Priority, TcpDestination, TcpProxy};
 use crate::headers::{LogValues, StreamInfo};
 use crate::tls::Carries;
 use crate::upstream::outlier::Outcome;
-use crate::upstream::{ClusterEntry, ConnectError, Counted, Purpose, connect};
+use crate::upstream::{ConnectError, Counted, Entry, Purpose, connect};
 
 /// A proxy that is asked for a way has this long to answer when the configuration sets no limit.
 const TUNNEL: Duration = Duration::from_secs(3600);
@@ -91,7 +91,7 @@ pub(crate) async fn serve(
 #[derive(Default)]
 struct Facts {
     flags: ResponseFlags,
-    cluster: Option<Arc<ClusterEntry>>,
+    cluster: Option<Entry>,
     host: Option<SocketAddr>,
     /// The host's metadata.
     metadata: Option<Arc<Metadata>>,

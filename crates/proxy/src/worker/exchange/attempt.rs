@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use maille_http::HeaderId;
 use maille_http::h1::{BodyLength, Limits, ResponseMeta, Version};
@@ -41,6 +41,7 @@ const MAX_INTERIMS: u32 = 100;
 /// One attempt of a [`Job`].
 pub(super) struct Attempt<'a, 'e> {
     pub(super) job: &'a Job<'a>,
+    pub(super) began: Instant,
     pub(super) host: &'a Rc<WorkerHost>,
     pub(super) cluster: &'a WorkerCluster,
     pub(super) entry: &'e Arc<ClusterEntry>,
@@ -117,7 +118,7 @@ impl Attempt<'_, '_> {
             scratch.response.status = 200;
             let (len, version, body, keep_alive) = (0, Version::Http11, BodyLength::UntilClose, false);
             let meta = ResponseMeta { len, version, body, keep_alive };
-            return self.respond(client, scratch, record, outbound, timers, upstream, meta, Instant::now()).await;
+            return self.respond(client, scratch, record, outbound, timers, upstream, meta, Duration::ZERO).await;
         }
         let config = &self.entry.config;
         let limits = Limits {
@@ -132,7 +133,8 @@ impl Attempt<'_, '_> {
         if http2 != outbound.is_http2() {
             outbound.compose(http2, client, scratch, record)?;
         }
-        let sent_at = Instant::now();
+        // Only a connection that had to be made takes time.
+        let sent_at = if self.was_reused { self.began } else { Instant::now() };
         if let Err(lost) = upstream.start(
             &scratch.request,
             outbound.body.is_none() && outbound.tunnel == Tunnel::None,
@@ -168,9 +170,10 @@ impl Attempt<'_, '_> {
         }
         match got {
             Ok(meta) => {
-                record.response_start = Some(Instant::now());
+                let answered = *record.response_start.insert(Instant::now());
+                let took = answered.saturating_duration_since(sent_at);
                 self.report(scratch);
-                self.respond(client, scratch, record, outbound, timers, upstream, meta, sent_at).await
+                self.respond(client, scratch, record, outbound, timers, upstream, meta, took).await
             }
             Err(lost) => {
                 upstream.close(&client.worker);

@@ -138,6 +138,7 @@ impl Job<'_> {
             timers.try_begins(terms.per_try, terms.per_try_idle);
             let mut attempt = Attempt {
                 job: self,
+                began: Instant::now(),
                 host: &host,
                 cluster: &cluster,
                 entry: &entry,
@@ -150,10 +151,11 @@ impl Job<'_> {
                 was_reused: false,
                 retrying: &mut retrying,
             };
-            let began = Instant::now();
+            let began = attempt.began;
             let outcome = attempt.run(client, scratch, record, &mut outbound, &mut timers).await?;
             if let Outcome::Over(_) = outcome {
-                metrics.upstream_rq_time().record(began.elapsed());
+                let end = *record.end.insert(Instant::now());
+                metrics.upstream_rq_time().record(end.saturating_duration_since(began));
                 if record.attempts > 1 && (100..500).contains(&record.status) {
                     metrics.upstream_rq_retry_success().inc();
                 }

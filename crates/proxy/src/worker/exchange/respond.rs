@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::Duration;
 
 use maille_http::h1::{BodyLength, ResponseMeta, Version, response_framing, write_http10};
 use maille_http::{HeaderId, Headers};
@@ -20,6 +20,7 @@ use crate::worker::record::Record;
 use crate::worker::reply::Reply;
 use crate::worker::retry::{self, Reset};
 use crate::worker::scratch::Scratch;
+use crate::worker::text::decimal;
 use crate::worker::timers::Timers;
 use crate::worker::transfer::{Failure, Transfer};
 use crate::worker::upstream_request::{Upstream, is_coming, is_received};
@@ -37,7 +38,7 @@ impl Attempt<'_, '_> {
         timers: &mut Timers,
         mut upstream: Upstream,
         meta: ResponseMeta,
-        sent_at: Instant,
+        took: Duration,
     ) -> Result<Outcome, Reply> {
         *self.retrying = None;
         if let Some(policy) = self.retry.filter(|policy| retry::on_response(policy, &scratch.response))
@@ -63,7 +64,7 @@ impl Attempt<'_, '_> {
         }
         record.status = scratch.response.status;
         record.details = Cow::Borrowed("via_upstream");
-        self.headers(client, scratch, record, sent_at);
+        self.headers(client, scratch, record, took);
         if open {
             self.tunnel_head(client, scratch, &outbound.tunnel);
             return Ok(Outcome::Over(tunnel(client, scratch, record, upstream).await));
@@ -224,11 +225,11 @@ impl Attempt<'_, '_> {
     }
 
     /// The router's own headers and the route's mutations, in Envoy's order.
-    fn headers(&self, client: &Client, scratch: &mut Scratch, record: &Record, sent_at: Instant) {
+    fn headers(&self, client: &Client, scratch: &mut Scratch, record: &Record, took: Duration) {
         let head = &mut scratch.response;
         if !self.options.suppress_envoy_headers {
             let mut digits = [0; 20];
-            let millis = decimal(sent_at.elapsed().as_millis() as u64, &mut digits);
+            let millis = decimal(took.as_millis() as u64, &mut digits);
             head.headers.set_id(HeaderId::XEnvoyUpstreamServiceTime, millis);
         }
         if self.job.host.attempt_count_in_response {
@@ -297,17 +298,4 @@ pub(super) fn keeps_length(headers: &mut Headers, body: BodyLength) -> bool {
         headers.set_id(HeaderId::ContentLength, own.to_string().as_bytes());
     }
     true
-}
-
-/// A number in decimal digits.
-fn decimal(mut n: u64, digits: &mut [u8; 20]) -> &[u8] {
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (n % 10) as u8;
-        n /= 10;
-        if n == 0 {
-            return &digits[at..];
-        }
-    }
 }
