@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 
 use crate::name::{HeaderId, HeaderIds, Name};
+use crate::words::{extend_lower, has_low_control};
 
 /// The header fields of one message, in order.
 #[derive(Clone, Default)]
@@ -25,6 +26,13 @@ struct Field {
     end: u32,
     name: u16,
     id: HeaderId,
+}
+
+/// A field whose name is at the end of the text.
+#[derive(Clone, Copy)]
+pub(crate) struct Begun {
+    start: usize,
+    pub(crate) id: HeaderId,
 }
 
 /// A piece of the text.
@@ -235,20 +243,30 @@ impl Headers {
     /// A parsed field: the name is put into lower case, the value is taken as it stands. The codec has validated both.
     #[inline]
     pub fn push_parsed(&mut self, name: &[u8], value: &[u8]) -> HeaderId {
-        let id = HeaderId::of_any_case(name);
-        self.push_recognised(id, name, value);
-        id
+        let begun = self.begin(name);
+        self.finish(begun, value);
+        begun.id
     }
 
-    /// The same for a name whose id is known already.
+    /// Begins a parsed field, when it depends on which it is whether it is one. [`Headers::finish`] or [`Headers::abandon`] follows.
     #[inline]
-    pub(crate) fn push_recognised(&mut self, id: HeaderId, name: &[u8], value: &[u8]) {
+    pub(crate) fn begin(&mut self, name: &[u8]) -> Begun {
         let start = self.text.len();
-        self.text.extend_from_slice(name);
-        if let Some(lower) = self.text.get_mut(start..) {
-            lower.make_ascii_lowercase();
-        }
-        self.finish_line(start, name.len(), id, value);
+        extend_lower(&mut self.text, name);
+        Begun { start, id: HeaderId::of(self.text.get(start..).unwrap_or_default()) }
+    }
+
+    /// The field has this value.
+    #[inline]
+    pub(crate) fn finish(&mut self, begun: Begun, value: &[u8]) {
+        let name = self.text.len() - begun.start;
+        self.finish_line(begun.start, name, begun.id, value);
+    }
+
+    /// It is none of the message's own.
+    #[inline]
+    pub(crate) fn abandon(&mut self, begun: Begun) {
+        self.text.truncate(begun.start);
     }
 
     /// Remembers how a name was spelled; the first spelling counts.
@@ -286,12 +304,10 @@ impl Headers {
         self.text.extend_from_slice(name);
         self.finish_line(start, name.len(), id, value);
         // What was not parsed was put together here from parts: a line break among them must not become a second header.
-        let from = start + name.len() + 2;
-        let to = self.text.len() - 2;
-        let written = self.text.get_mut(from..to).unwrap_or_default();
-        // Looking at all of it is faster than stopping at the first, which there never is.
-        if written.iter().fold(false, |found, b| found | breaks_line(*b)) {
-            written.iter_mut().filter(|b| breaks_line(**b)).for_each(|b| *b = b' ');
+        if has_low_control(value) {
+            let (from, to) = (start + name.len() + 2, self.text.len() - 2);
+            let written = self.text.get_mut(from..to).unwrap_or_default();
+            written.iter_mut().filter(|b| matches!(b, b'\r' | b'\n' | 0)).for_each(|b| *b = b' ');
         }
     }
 
@@ -338,11 +354,6 @@ impl Field {
     fn value_span(&self) -> Span {
         Span { start: self.start + u32::from(self.name) + 2, end: self.end }
     }
-}
-
-#[inline]
-fn breaks_line(b: u8) -> bool {
-    matches!(b, b'\r' | b'\n' | 0)
 }
 
 #[inline]

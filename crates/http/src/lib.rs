@@ -17,6 +17,7 @@ pub mod path;
 pub mod proxy_header;
 pub mod request;
 pub mod response;
+mod words;
 
 pub use headers::Headers;
 pub use name::{HeaderId, HeaderIds, Name};

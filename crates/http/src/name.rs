@@ -122,21 +122,6 @@ impl HeaderId {
         }
     }
 
-    /// The id of a name in any case.
-    #[inline]
-    pub(crate) fn of_any_case(name: &[u8]) -> HeaderId {
-        // The longest well-known name has 42 bytes; longer ones need no look.
-        let mut lower = [0u8; 48];
-        match lower.get_mut(..name.len()) {
-            Some(lower) => {
-                lower.copy_from_slice(name);
-                lower.make_ascii_lowercase();
-                HeaderId::of(lower)
-            }
-            None => HeaderId::Other,
-        }
-    }
-
     /// The header's name; empty for [`HeaderId::Other`].
     pub fn as_str(self) -> &'static str {
         NAMES.get(self as usize).copied().unwrap_or_default()

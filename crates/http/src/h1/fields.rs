@@ -78,29 +78,37 @@ fn read(
         if limits.keep_case {
             headers.remember_spelling(field.name.as_bytes());
         }
-        let id = HeaderId::of_any_case(field.name.as_bytes());
-        match id {
-            HeaderId::Host => host(headers, field.value)?,
+        let begun = headers.begin(field.name.as_bytes());
+        match begun.id {
+            HeaderId::Host => {
+                headers.abandon(begun);
+                host(headers, field.value)?;
+            }
             HeaderId::ContentLength => {
                 if framing.content_length.replace(content_length(field.value)?).is_some() {
                     return Err(Error::ContentLength);
                 }
-                headers.push_recognised(id, field.name.as_bytes(), field.value);
+                headers.finish(begun, field.value);
             }
             HeaderId::TransferEncoding => {
+                headers.abandon(begun);
                 transfer_encodings += 1;
                 framing.chunked = field.value.eq_ignore_ascii_case(b"chunked");
             }
-            HeaderId::Connection => connection += 1,
-            HeaderId::KeepAlive => {}
+            HeaderId::Connection => {
+                headers.abandon(begun);
+                connection += 1;
+            }
+            HeaderId::KeepAlive => headers.abandon(begun),
             HeaderId::ProxyConnection => {
+                headers.abandon(begun);
                 let mut options = field.value.split(|&b| b == b',').map(<[u8]>::trim_ascii);
                 framing.close |= options.any(|option| option.eq_ignore_ascii_case(b"close"));
             }
-            HeaderId::Other => headers.push_recognised(id, field.name.as_bytes(), field.value),
+            HeaderId::Other => headers.finish(begun, field.value),
             id => {
                 repeated |= headers.has(id) && id.is_list(of_request);
-                headers.push_recognised(id, field.name.as_bytes(), field.value);
+                headers.finish(begun, field.value);
             }
         }
     }
@@ -156,7 +164,13 @@ pub(super) fn check_line_ends(head: &[u8], fields: &[httparse::Header<'_>]) -> R
 }
 
 fn leading_space(head: &[u8], from: usize) -> usize {
-    head.get(from..).unwrap_or_default().iter().take_while(|b| matches!(b, b' ' | b'\t')).count()
+    match head.get(from..).unwrap_or_default() {
+        [b' ', b' ' | b'\t', ..] | [b'\t', ..] => {
+            (from..).take_while(|at| matches!(head.get(*at), Some(b' ' | b'\t'))).count()
+        }
+        [b' ', ..] => 1,
+        _ => 0,
+    }
 }
 
 /// Digits only, and few enough that no reader overflows.

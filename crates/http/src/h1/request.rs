@@ -4,6 +4,7 @@ use super::{BodyLength, Error, Limits, Version, fields};
 use crate::host::{authority_is_valid, is_host_and_port};
 use crate::name::{HeaderId, Name};
 use crate::request::{RequestHead, Scheme};
+use crate::words;
 
 /// What a request's head said beyond its fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +85,7 @@ pub fn parse_request(buf: &[u8], limits: &Limits, head: &mut RequestHead) -> Res
 }
 
 fn complete(buf: &[u8], limits: &Limits, head: &mut RequestHead) -> Result<Option<RequestMeta>, Error> {
-    let Some(line_end) = buf.iter().position(|&b| b == b'\n') else { return Ok(None) };
+    let Some(line_end) = words::position(buf, b'\n') else { return Ok(None) };
     let line = buf.get(..line_end).and_then(|l| l.strip_suffix(b"\r")).ok_or(Error::Syntax)?;
     let RequestLine { method, target, version } = request_line(line)?;
 

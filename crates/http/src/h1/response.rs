@@ -2,6 +2,7 @@
 
 use super::{BodyLength, Error, Limits, Version, fields};
 use crate::response::ResponseHead;
+use crate::words;
 
 /// What a response's head said beyond its fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +28,7 @@ pub fn parse_response(
     if !b"HTTP/1.".starts_with(buf.get(..7.min(buf.len())).unwrap_or_default()) {
         return Err(Error::Syntax);
     }
-    let Some(line_end) = buf.iter().position(|&b| b == b'\n') else { return too_large };
+    let Some(line_end) = words::position(buf, b'\n') else { return too_large };
     let line = buf.get(..line_end).and_then(|l| l.strip_suffix(b"\r")).ok_or(Error::Syntax)?;
     let (version, status) = status_line(line)?;
 

@@ -1,6 +1,5 @@
 //! Which virtual host serves a host: exact, then the longest suffix, then the longest prefix, then `*`.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use ahash::AHashMap;
@@ -52,22 +51,20 @@ impl HostIndex {
     }
 
     /// The number of the virtual host of a host.
-    #[inline]
     pub fn find(&self, host: &[u8]) -> Option<usize> {
-        let host = if host.iter().any(u8::is_ascii_uppercase) {
-            Cow::Owned(host.to_ascii_lowercase())
-        } else {
-            Cow::Borrowed(host)
-        };
+        // Most clients write it as it is here, in lower case.
+        if let Some(n) = self.exact.get(host) {
+            return Some(*n as usize);
+        }
+        if host.iter().any(u8::is_ascii_uppercase) {
+            return self.find(&host.to_ascii_lowercase());
+        }
         // A wildcard stands for at least one byte.
         let longest = |lengths: &ByLength, part: fn(&[u8], usize) -> &[u8]| {
             let fitting = lengths.iter().filter(|(length, _)| *length < host.len());
-            fitting.into_iter().find_map(|(length, hosts)| hosts.get(part(&host, *length)).copied())
+            fitting.into_iter().find_map(|(length, hosts)| hosts.get(part(host, *length)).copied())
         };
-        self.exact
-            .get(&*host)
-            .copied()
-            .or_else(|| longest(&self.suffixes, |host, length| &host[host.len() - length..]))
+        longest(&self.suffixes, |host, length| &host[host.len() - length..])
             .or_else(|| longest(&self.prefixes, |host, length| &host[..length]))
             .or(self.any)
             .map(|n| n as usize)

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::inspect::{self, Facts, Rejected};
 use super::io::{Input, Stream};
+use super::istio::Counted;
 use super::listening::Admission;
 use super::registry::Registered;
 use super::turns::Share;
@@ -46,6 +47,8 @@ pub(crate) struct ConnectionInfo {
     pub(crate) share: Rc<Share>,
     /// Counts it at its listener and in the process.
     pub(crate) admission: Admission,
+    /// Where its requests were counted lately.
+    pub(crate) counted: Counted,
 }
 
 /// How long a handshake may take when the configuration sets no limit: a client that sends a byte a minute would keep a
@@ -181,6 +184,7 @@ impl Arrival {
             listener: listener.clone(),
             share: Rc::default(),
             admission,
+            counted: Counted::default(),
         };
         match (&chain.transport, stream) {
             (DownstreamTransport::Plaintext, stream) => carry(worker, stream, input, info, registered),

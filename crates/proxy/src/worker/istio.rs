@@ -4,7 +4,7 @@
 //! looked up by a hash once per request; there is an end to how many pairs are told apart.
 
 use std::cell::RefCell;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use super::record::Record;
 use super::reply::is_grpc;
 use super::scratch::Scratch;
 use crate::config::{Direction, IstioStats, Metadata};
-use crate::upstream::ClusterEntry;
+use crate::upstream::{ClusterEntry, WorkerHost};
 
 /// More pairs than this share one series: whoever can make up names cannot fill our memory with them.
 const MOST_PAIRS: usize = 2048;
@@ -148,6 +148,35 @@ pub(crate) struct Reports {
     pairs: RefCell<AHashMap<u64, Rc<RequestMetrics>>>,
 }
 
+/// Where the requests of a connection were counted lately, by the host they went to.
+#[derive(Default)]
+pub(crate) struct Counted(RefCell<Vec<Seen>>);
+
+struct Seen {
+    host: Weak<WorkerHost>,
+    protocol: &'static str,
+    metrics: Rc<RequestMetrics>,
+}
+
+/// So many hosts of a connection's are remembered: who goes to more of them is looked up.
+const MOST_SEEN: usize = 4;
+
+impl Counted {
+    fn find(&self, host: &Rc<WorkerHost>, protocol: &str) -> Option<Rc<RequestMetrics>> {
+        let seen = self.0.borrow();
+        let found = seen.iter().find(|seen| seen.host.as_ptr() == Rc::as_ptr(host) && seen.protocol == protocol)?;
+        Some(found.metrics.clone())
+    }
+
+    fn remember(&self, host: &Rc<WorkerHost>, protocol: &'static str, metrics: &Rc<RequestMetrics>) {
+        let mut seen = self.0.borrow_mut();
+        seen.retain(|seen| seen.host.strong_count() > 0);
+        if seen.len() < MOST_SEEN {
+            seen.push(Seen { host: Rc::downgrade(host), protocol, metrics: metrics.clone() });
+        }
+    }
+}
+
 impl Reports {
     pub(crate) fn new(own: Arc<OwnWorkload>, registry: &Registry) -> Reports {
         Reports { own, registry: registry.clone(), hasher: RandomState::new(), pairs: RefCell::default() }
@@ -163,11 +192,10 @@ impl Reports {
         took: Duration,
     ) {
         let protocol = if is_grpc(&scratch.request) { "grpc" } else { "http" };
-        let authority = std::str::from_utf8(scratch.request.authority()).unwrap_or_default();
-        let metadata = record.host.as_ref().and_then(|host| host.host.metadata.as_deref());
-        let pair = pair(info, record.cluster.as_deref(), metadata, stats, protocol, authority);
+        let seen = record.host.as_ref().and_then(|host| info.counted.find(host, protocol));
+        let metrics = seen.unwrap_or_else(|| self.look_up(info, record, stats, scratch, protocol));
         let grpc = scratch.response.headers.get(HeaderId::GrpcStatus).filter(|_| protocol == "grpc");
-        self.metrics(&pair).request(&Ended {
+        metrics.request(&Ended {
             status: record.status,
             flags: record.flags,
             grpc: grpc.and_then(|status| std::str::from_utf8(status).ok()?.parse().ok()),
@@ -175,6 +203,27 @@ impl Reports {
             received: record.received,
             sent: record.sent,
         });
+    }
+
+    fn look_up(
+        &self,
+        info: &ConnectionInfo,
+        record: &Record<'_>,
+        stats: IstioStats,
+        scratch: &Scratch,
+        protocol: &'static str,
+    ) -> Rc<RequestMetrics> {
+        let authority = std::str::from_utf8(scratch.request.authority()).unwrap_or_default();
+        let metadata = record.host.as_ref().and_then(|host| host.host.metadata.as_deref());
+        let cluster = record.cluster.as_deref();
+        let metrics = self.metrics(&pair(info, cluster, metadata, stats, protocol, authority));
+        // All else that a pair is made of stays with the connection and the host.
+        let has_host = cluster.and_then(service).is_some_and(|service| service.get("host").is_some());
+        let by_authority = stats.host_fallback && !has_host;
+        if let Some(host) = record.host.as_ref().filter(|_| !by_authority) {
+            info.counted.remember(host, protocol, &metrics);
+        }
+        metrics
     }
 
     /// A connection has reached its host.
@@ -260,7 +309,7 @@ fn pair<'a>(
     let text = |metadata: Option<&'a Metadata>, path: &[&str]| metadata?.get("istio", path)?.as_str();
     let at_server = stats.as_server || info.listener.direction == Direction::Inbound;
     let config = cluster.map(|cluster| &cluster.config);
-    let service = config.and_then(|c| c.metadata.as_deref()?.get("istio", &["services"])?.get(0));
+    let service = cluster.and_then(service);
     let of_service = |key: &str| service.and_then(|service| service.get(key)?.as_str());
     let fallback = Some(authority).filter(|authority| stats.host_fallback && !authority.is_empty());
     let san = |sans: &'a [Box<str>]| sans.first().map(|san| &**san);
@@ -283,6 +332,11 @@ fn pair<'a>(
             (true, None) => "none",
         },
     }
+}
+
+/// The service that a cluster is of.
+fn service(cluster: &Arc<ClusterEntry>) -> Option<&serde_json::Value> {
+    cluster.config.metadata.as_deref()?.get("istio", &["services"])?.get(0)
 }
 
 /// What a cluster without a service is called: clusters that only pass on have names that say so.

@@ -288,7 +288,7 @@ pub(crate) fn forwarded_address(headers: &maille_http::Headers, skip: u32) -> Op
 }
 
 fn forwarded_port(client: &Client, headers: &mut maille_http::Headers) {
-    headers.set_id(HeaderId::XForwardedPort, client.info.local.port().to_string().as_bytes());
+    headers.set_id(HeaderId::XForwardedPort, text::decimal(client.info.local.port().into(), &mut [0; 20]));
 }
 
 /// Adds ourselves to the list of those who passed a message on.
@@ -325,13 +325,12 @@ fn uuid4() -> [u8; 36] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     // Version 4, variant 1.
     let bits = fastrand::u128(..) & !(0xf << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
+    // Where the two digits of each byte stand.
+    const AT: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
     let mut out = [b'-'; 36];
-    let mut shift = 128;
-    for (at, slot) in out.iter_mut().enumerate() {
-        if !matches!(at, 8 | 13 | 18 | 23) {
-            shift -= 4;
-            *slot = DIGITS[(bits >> shift) as usize & 15];
-        }
+    for (byte, at) in bits.to_be_bytes().into_iter().zip(AT) {
+        out[at] = DIGITS[usize::from(byte >> 4)];
+        out[at + 1] = DIGITS[usize::from(byte & 15)];
     }
     out
 }

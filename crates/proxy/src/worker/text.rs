@@ -10,13 +10,22 @@ pub(crate) fn push_address(out: &mut Vec<u8>, address: IpAddr) {
         let _ = write!(out, "{address}");
         return;
     };
-    let mut digits = [0; 20];
-    for (at, octet) in v4.octets().into_iter().enumerate() {
-        if at > 0 {
-            out.push(b'.');
-        }
-        out.extend_from_slice(decimal(octet.into(), &mut digits));
+    let [a, b, c, d] = v4.octets();
+    push_octet(out, a);
+    for octet in [b, c, d] {
+        out.push(b'.');
+        push_octet(out, octet);
     }
+}
+
+fn push_octet(out: &mut Vec<u8>, n: u8) {
+    if n >= 100 {
+        out.push(b'0' + n / 100);
+    }
+    if n >= 10 {
+        out.push(b'0' + n / 10 % 10);
+    }
+    out.push(b'0' + n % 10);
 }
 
 /// A number in decimal digits.

@@ -28,6 +28,7 @@ use crate::worker::record::Record;
 use crate::worker::reply::{OnRoute, Reply, answer, late_stream, malformed};
 use crate::worker::retry::{self, Priorities, Reset, Terms};
 use crate::worker::scratch::Scratch;
+use crate::worker::text::decimal;
 use crate::worker::timers::{Limits, Timers, to_grpc_timeout};
 use crate::worker::upstream_request::{Lost, carries, is_received};
 
@@ -127,8 +128,9 @@ impl Job<'_> {
                 );
             }
             if self.host.attempt_count_in_request {
-                let count = record.attempts.to_string();
-                scratch.request.headers.set_id(HeaderId::XEnvoyAttemptCount, count.as_bytes());
+                let mut digits = [0; 20];
+                let count = decimal(record.attempts.into(), &mut digits);
+                scratch.request.headers.set_id(HeaderId::XEnvoyAttemptCount, count);
             }
             outbound.compose(carries == Carries::Http2, client, scratch, record)?;
             if outbound.body.is_none() {
@@ -363,8 +365,9 @@ impl Job<'_> {
         let head = &mut scratch.request;
         if let Some(expected) = terms.expected() {
             if !options.suppress_envoy_headers {
-                let millis = expected.as_millis().to_string();
-                head.headers.set_id(HeaderId::XEnvoyExpectedRqTimeoutMs, millis.as_bytes());
+                let mut digits = [0; 20];
+                let millis = decimal(expected.as_millis() as u64, &mut digits);
+                head.headers.set_id(HeaderId::XEnvoyExpectedRqTimeoutMs, millis);
             }
             if terms.tell_grpc {
                 head.headers.set_id(HeaderId::GrpcTimeout, to_grpc_timeout(expected).as_bytes());

@@ -233,7 +233,7 @@ impl Attempt<'_, '_> {
             head.headers.set_id(HeaderId::XEnvoyUpstreamServiceTime, millis);
         }
         if self.job.host.attempt_count_in_response {
-            head.headers.set_id(HeaderId::XEnvoyAttemptCount, record.attempts.to_string().as_bytes());
+            head.headers.set_id(HeaderId::XEnvoyAttemptCount, decimal(record.attempts.into(), &mut [0; 20]));
         }
         for cookie in self.cookies {
             head.headers.append_id(HeaderId::SetCookie, cookie);
@@ -294,8 +294,10 @@ pub(super) fn keeps_length(headers: &mut Headers, body: BodyLength) -> bool {
         BodyLength::Exact(n) => n,
         _ => 0,
     };
-    if std::str::from_utf8(said).ok().and_then(|text| text.parse().ok()) != Some(own) {
-        headers.set_id(HeaderId::ContentLength, own.to_string().as_bytes());
+    let mut digits = [0; 20];
+    let own_text = decimal(own, &mut digits);
+    if said != own_text && std::str::from_utf8(said).ok().and_then(|text| text.parse().ok()) != Some(own) {
+        headers.set_id(HeaderId::ContentLength, own_text);
     }
     true
 }
