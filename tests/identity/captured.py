@@ -32,7 +32,7 @@ def stand_in():
     node = config["node"]
     node["id"] = f"sidecar~{ADDRESS}~{NAME}.test~test.svc.cluster.local"
     node["metadata"] |= {"INTERCEPTION_MODE": "REDIRECT", "LABELS": LABELS, "INSTANCE_IPS": ADDRESS, "WORKLOAD_NAME": NAME}
-    for own in ("HTTP_PROXY_PORT", "APP_PORTS"):
+    for own in ("HTTP_PROXY_PORT", "HTTP_PROXY_ADDRESS", "APP_PORTS"):
         node["metadata"].pop(own, None)
     config["admin"]["address"]["pipe"]["path"] += ".2"
     other = at.with_name("captured.json")

@@ -51,10 +51,14 @@ class Mesh:
         self.env = {**{k: v for k, v in os.environ.items() if k != "XDG_RUNTIME_DIR"}, "HOME": str(self.home), "TMPDIR": str(self.tmp), **(env or {})}
         self.write("all", resources)
         certificates.own(self.dir, "app", "/CN=the application itself")
-        self.start("up", [MAILLE, "up", "-f", str(self.config), "--xds-port", str(XDS), "--proxy", proxy, "--concurrency", "1", *up])
+        self.up = up
+        self.start_up()
         until(lambda: (self.state / f"{XDS}.tls").exists() or self.gone(), "control plane")
         self.alive()
         certificates.make(self.dir, self.state / f"{XDS}.ca")
+
+    def start_up(self):
+        self.start("up", [MAILLE, "up", "-f", str(self.config), "--xds-port", str(XDS), "--proxy", self.proxy, "--concurrency", "1", *self.up])
 
     def __enter__(self):
         return self
@@ -98,11 +102,11 @@ class Mesh:
         draft.write_text("\n---\n".join(json.dumps(r) for r in resources))
         draft.rename(at)
 
-    def workload(self, name, port=None, proxy=None, args=(), command=None, wait=True):
+    def workload(self, name, port=None, proxy=None, args=(), wait=True, env=None, control=f"127.0.0.1:{XDS}"):
         """A workload that runs app.py; gives the address of its sidecar."""
-        argv = [MAILLE, "run", "--name", name, "--service", name, "--namespace", "test", "--service-account", name, "--control", f"127.0.0.1:{XDS}"]
+        argv = [MAILLE, "run", "--name", name, "--service", name, "--namespace", "test", "--service-account", name, "--control", control]
         argv += ["--proxy", proxy or self.proxy, *(["--port", str(port)] if port else []), *args, "--"]
-        self.start(name, argv + (command or [sys.executable, str(HERE / "app.py"), str(self.dir), name]))
+        self.start(name, argv + [sys.executable, str(HERE / "app.py"), str(self.dir), name], env)
         return self.place(name) if wait else None
 
     def place(self, name):

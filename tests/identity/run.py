@@ -10,7 +10,7 @@ root or user namespaces. Needs a Python with h2, and openssl.
 """
 import argparse, concurrent.futures, os, pathlib, subprocess, sys, tempfile, time, traceback
 
-import captured, exposed, matrix, mesh, paths
+import captured, exposed, far_away, matrix, mesh, paths
 
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -81,12 +81,28 @@ def secrets_stay_secret(work, proxy, args, problems):
 @test
 def listeners_ask_who_is_there(work, proxy, args, problems):
     """What listens beyond loopback, and what it says to those who cannot say who they are."""
-    subprocess.run(["ip", "address", "replace", f"{exposed.OUTSIDE}/24", "dev", "lo"], check=True)
+    exposed.come_from_elsewhere()
     with mesh.Mesh(work, proxy, list(exposed.resources(work)), up=("--address", "0.0.0.0", "--tls-address", f"0.0.0.0:{mesh.TLS}")) as m:
         for name, port in (("web", 8080), ("caller", None)):
             m.workload(name, port)
         exposed.ready(m)
         return exposed.run_ports(m, problems)
+
+
+@test
+def workloads_of_other_machines(work, proxy, args, problems):
+    """A workload that knows the control plane's roots and a token, and nothing else of its machine."""
+    near, far = exposed.OUTSIDE, "10.77.0.2"
+    exposed.addresses(near, far)
+    services = [mesh.service("far", [("http", 8080)]), mesh.service("web", [("http", 8080)])]
+    with mesh.Mesh(work, proxy, services, up=("--tls-address", f"{near}:{mesh.TLS}")) as m:
+        token, roots = work / "token", work / "roots.pem"
+        subprocess.run([mesh.MAILLE, "token", "create", "--namespace", "test", "--service-account", "far", "--out", str(token), "--ca-out", str(roots),
+                        "--control", f"127.0.0.1:{mesh.XDS}"], check=True, env=m.env)
+        m.workload("web", 8080), m.workload("caller")
+        out = ["--ca-file", str(roots), "--token-file", str(token), "--address", far]
+        m.workload("far", 8080, args=out, control=f"{near}:{mesh.TLS}", env={"HOME": str(work / "elsewhere")})
+        return far_away.run(m, token, far, problems)
 
 
 def one(name, proxy, args):

@@ -55,12 +55,11 @@ impl Address {
         Err(AddressError::None(last))
     }
 
-    /// Checks that a listener could be opened on this port.
+    /// Checks that a listener could be opened there.
     ///
     /// # Errors
-    /// When the port is taken or reserved for root.
-    pub fn check(&self, port: u16) -> Result<(), AddressError> {
-        let at = SocketAddr::from((self.ip, port));
+    /// When the port is taken or reserved for root, or the address is not of this machine.
+    pub fn check(at: SocketAddr) -> Result<(), AddressError> {
         TcpListener::bind(at).map(drop).map_err(|source| {
             let advice = match source.kind() {
                 io::ErrorKind::AddrInUse => {
@@ -69,6 +68,7 @@ impl Address {
                 io::ErrorKind::PermissionDenied => {
                     "ports below 1024 are root's here: give the Service a targetPort above and pass that as --port"
                 }
+                io::ErrorKind::AddrNotAvailable => "--address must be an address of this machine",
                 _ => "check the port",
             };
             AddressError::Port { at, source, advice }
@@ -119,8 +119,9 @@ mod tests {
         let address = Address::reserve("shop", "port-test").expect("an address");
         let taken = TcpListener::bind((address.ip, 0)).expect("a port");
         let port = taken.local_addr().expect("its number").port();
-        let error = address.check(port).expect_err("it is taken").to_string();
+        let at = |port| SocketAddr::from((address.ip, port));
+        let error = Address::check(at(port)).expect_err("it is taken").to_string();
         assert!(error.contains(&port.to_string()) && error.contains("another program"), "{error}");
-        assert!(address.check(port.wrapping_add(1).max(2000)).is_ok());
+        assert!(Address::check(at(port.wrapping_add(1).max(2000))).is_ok());
     }
 }

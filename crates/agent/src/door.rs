@@ -20,7 +20,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use crate::membership::Tokens;
 
 /// How the control plane is called in its certificate, as Istio's.
-const NAME: &str = "istiod.istio-system.svc";
+pub(crate) const NAME: &str = "istiod.istio-system.svc";
 
 /// Where the control plane listens with TLS and the roots it is known by, in PEM; read anew for each connection.
 pub type Place = Arc<dyn Fn() -> Result<(SocketAddr, String), String> + Send + Sync>;
@@ -74,6 +74,15 @@ impl Door {
         value.set_sensitive(true);
         metadata.insert("authorization", value);
         Ok(())
+    }
+
+    /// A connection that the control plane has proved to be at the end of, on which we show our certificate if we have one.
+    ///
+    /// # Errors
+    /// When the control plane cannot be reached, or is not the one it should be.
+    pub async fn stream(&self, own: Option<&Workload>, alpn: &[&[u8]]) -> Result<TlsStream<TcpStream>, DoorError> {
+        let (address, config) = self.config(own, alpn)?;
+        dial(address, config).await
     }
 
     /// A gRPC channel, on which we show our certificate if we have one.

@@ -5,7 +5,6 @@ mod bootstrap;
 
 use std::env;
 use std::io;
-use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -17,6 +16,7 @@ use maille_identity::Workload;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
+use crate::door::Place;
 use crate::node::Node;
 use crate::sds::Sds;
 use admin::Admin;
@@ -35,20 +35,18 @@ pub struct Envoy {
     admin: Admin,
     /// Its secrets come from here.
     _sds: Sds,
-    folder: Folder,
+    _folder: Folder,
 }
 
 /// What an Envoy is started with.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
     /// The program: see [`find`].
     pub program: PathBuf,
     /// Who it is.
     pub node: Node,
-    /// Where its configuration comes from.
-    pub control: SocketAddr,
-    /// What proves that it may ask.
-    pub token: String,
+    /// Where its configuration comes from, over TLS.
+    pub place: Place,
     /// Worker threads; `None` leaves it to Envoy: one per core.
     pub concurrency: Option<usize>,
     /// Its certificate, as it is renewed.
@@ -103,8 +101,8 @@ impl Envoy {
         let admin = Admin::at(folder.path.join("admin.sock"));
         let config = folder.path.join("bootstrap.json");
         let sds = Sds::start(folder.path.join("sds.sock"), options.workload.clone())?;
-        let text = bootstrap(&options.node, options.control, &options.token, admin.path(), sds.path()).to_string();
-        // It holds the token.
+        let (control, _) = (options.place)().map_err(io::Error::other)?;
+        let text = bootstrap(&options.node, control, admin.path(), sds.path()).to_string();
         fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&config)?.write_all(text.as_bytes())?;
         let mut command = Command::new(&options.program);
         command
@@ -124,7 +122,7 @@ impl Envoy {
             command.args(["--concurrency", &concurrency.to_string()]);
         }
         crate::app::bind_to_us(&mut command);
-        Ok(Self { child: command.spawn()?, admin, _sds: sds, folder })
+        Ok(Self { child: command.spawn()?, admin, _sds: sds, _folder: folder })
     }
 
     /// Its process id, while it runs.
@@ -142,8 +140,6 @@ impl Envoy {
                 return Err(io::Error::other(format!("Envoy ended at once ({status}); what it said is above")));
             }
             if self.admin.is_live().await {
-                // Read once at the start; there is no reason to leave a token lying about.
-                self.folder.forget("bootstrap.json");
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -209,10 +205,6 @@ impl Folder {
                 Err(error) => return Err(error),
             }
         }
-    }
-
-    fn forget(&self, name: &str) {
-        let _ = fs::remove_file(self.path.join(name));
     }
 }
 

@@ -8,8 +8,8 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
+use maille_xds::client::Stream;
 use serde_json::Value;
-use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 /// No refusal is longer.
@@ -53,14 +53,19 @@ pub enum LeaseError {
 }
 
 impl Lease {
-    /// Registers the workload (a `WorkloadEntry` as JSON) and holds on to it.
+    /// Registers the workload (a `WorkloadEntry` as JSON) on a connection to the control plane, and holds on to it.
     ///
     /// # Errors
     /// [`LeaseError`] says whether trying again can help.
-    pub async fn take(control: SocketAddr, token: &str, entry: &Value) -> Result<Self, LeaseError> {
+    pub async fn take(
+        control: SocketAddr,
+        connecting: impl Future<Output = io::Result<Box<dyn Stream>>>,
+        token: &str,
+        entry: &Value,
+    ) -> Result<Self, LeaseError> {
         let unreachable = |reason: String| LeaseError::Unreachable { control, reason };
         let attempt = async {
-            let stream = TcpStream::connect(control).await.map_err(|error| unreachable(plain(&error)))?;
+            let stream = connecting.await.map_err(|error| unreachable(plain(&error)))?;
             let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
                 .await
                 .map_err(|error| unreachable(error.to_string()))?;

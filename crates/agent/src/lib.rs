@@ -14,6 +14,7 @@ pub mod notice;
 pub mod sds;
 pub mod settle;
 pub mod sidecar;
+pub mod way;
 pub mod workload;
 
 /// The release of Istio whose API and behaviour are followed; proxies report it in their node metadata.

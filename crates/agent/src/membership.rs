@@ -1,6 +1,5 @@
 //! Being in the mesh for as long as the workload runs: the lease is taken, and taken again when it is lost.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::lease::{Lease, LeaseError};
 use crate::notice::say;
+use crate::way::{Own, Way};
 
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
@@ -27,9 +27,9 @@ pub struct Membership {
 #[derive(Clone)]
 pub struct Joining {
     /// The control plane.
-    pub control: SocketAddr,
-    /// What opens its door.
-    pub tokens: Tokens,
+    pub way: Way,
+    /// Our certificate.
+    pub own: Own,
     /// The workload as a `WorkloadEntry`.
     pub entry: Value,
 }
@@ -70,15 +70,24 @@ impl Drop for Membership {
 
 impl Joining {
     async fn once(&self) -> Result<Lease, LeaseError> {
-        let token = (self.tokens)().map_err(|reason| LeaseError::Unreachable { control: self.control, reason })?;
-        Lease::take(self.control, &token, &self.entry).await
+        let unreachable = |reason: String| LeaseError::Unreachable { control: self.way.control, reason };
+        let token = (self.way.tokens)();
+        let token = match self.own.borrow().is_some() && self.way.remote {
+            // A token is for the first time, and may be over.
+            true => token.unwrap_or_default(),
+            false => token.map_err(unreachable)?,
+        };
+        Lease::take(self.way.control, self.way.connect(&self.own), &token, &self.entry).await
     }
 
     /// Traffic goes on by the configuration there is while the control plane is away.
     async fn keep(self, mut lease: Lease) {
         loop {
             lease.ended().await;
-            say(format_args!("the control plane at {} went away; traffic goes on, and we keep trying", self.control));
+            say(format_args!(
+                "the control plane at {} went away; traffic goes on, and we keep trying",
+                self.way.control
+            ));
             let mut wait = FIRST_WAIT;
             lease = loop {
                 // Jitter, so that not every workload of a machine comes at the same moment.
@@ -90,7 +99,7 @@ impl Joining {
                 }
                 wait = longer(wait);
             };
-            say(format_args!("back in the mesh of {}", self.control));
+            say(format_args!("back in the mesh of {}", self.way.control));
         }
     }
 }

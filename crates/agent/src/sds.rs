@@ -21,8 +21,8 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Extensions, Status};
 
 /// The names that Istio's configurations ask for.
-const CERTIFICATE: &str = "default";
-const ROOTS: &str = "ROOTCA";
+pub(crate) const CERTIFICATE: &str = "default";
+pub(crate) const ROOTS: &str = "ROOTCA";
 
 /// Files are asked for by name, too.
 const FILE_CERTIFICATE: &str = "file-cert:";

@@ -1,22 +1,19 @@
 //! The proxy beside a workload, ours or a real Envoy.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use maille_identity::Workload;
 use maille_proxy::run::{Endpoints, Otherwise};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::certificates::Certificates;
-use crate::door::Door;
 use crate::envoy::{self, Envoy};
-use crate::membership::Tokens;
 use crate::node::Node;
+use crate::way::{Own, Way};
 
 /// Which proxy.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -33,9 +30,6 @@ pub enum SidecarError {
     /// No Envoy to be found.
     #[error(transparent)]
     NoEnvoy(#[from] envoy::NotFound),
-    /// No token.
-    #[error("no token: {0}")]
-    Token(String),
     /// It does not start, or has ended.
     #[error("the sidecar: {0}")]
     Ended(#[from] io::Error),
@@ -66,30 +60,24 @@ pub struct Sidecar {
 
 enum Running {
     Maille(maille_proxy::Handle),
-    Envoy { envoy: Envoy, options: Box<envoy::Options>, tokens: Tokens },
+    Envoy { envoy: Envoy, options: Box<envoy::Options> },
 }
 
 impl Sidecar {
-    /// Starts one, and has a certificate made for it.
+    /// Starts one, and has a certificate made for it. `local` is a loopback address of its own, for what nobody else is to reach.
     ///
     /// # Errors
     /// When it cannot be started.
-    pub async fn start(
-        plane: &DataPlane,
-        node: Node,
-        control: SocketAddr,
-        tokens: Tokens,
-        door: Door,
-    ) -> Result<Self, SidecarError> {
-        let certificates = Certificates::start(node.enrolment(door));
+    pub async fn start(plane: &DataPlane, node: Node, local: IpAddr, way: &Way) -> Result<Self, SidecarError> {
+        let certificates = Certificates::start(node.enrolment(way.door.clone()));
         let workload = certificates.workload();
         let running = match plane {
-            DataPlane::Maille => Running::Maille(maille(&node, control, tokens, workload)?),
+            DataPlane::Maille => Running::Maille(maille(&node, local, way, workload)?),
             DataPlane::Envoy(program) => {
                 let program = envoy::find(program.as_deref())?;
-                let token = tokens().map_err(SidecarError::Token)?;
-                let options = envoy::Options { program, node, control, token, concurrency: Some(1), workload };
-                Running::Envoy { envoy: Envoy::start(&options)?, options: Box::new(options), tokens }
+                let place = way.door.place.clone();
+                let options = envoy::Options { program, node, place, concurrency: Some(1), workload };
+                Running::Envoy { envoy: Envoy::start(&options)?, options: Box::new(options) }
             }
         };
         Ok(Self { running, certificates })
@@ -135,10 +123,9 @@ impl Sidecar {
         match &mut self.running {
             // It shares our process: there is nothing to start again.
             Running::Maille(_) => return Err(has_ended()),
-            Running::Envoy { envoy, options, tokens } => {
+            Running::Envoy { envoy, options } => {
                 // Not in a tight loop, should it end at once every time.
                 sleep(Duration::from_secs(1)).await;
-                options.token = tokens().map_err(SidecarError::Token)?;
                 *envoy = Envoy::start(options)?;
             }
         }
@@ -151,6 +138,11 @@ impl Sidecar {
             Running::Maille(handle) => handle.drain_inbound().await,
             Running::Envoy { envoy, .. } => envoy.drain_inbound().await,
         }
+    }
+
+    /// Its certificate, as it is renewed.
+    pub fn own(&self) -> Own {
+        self.certificates.workload()
     }
 
     /// Ends it.
@@ -180,19 +172,16 @@ impl Sidecar {
 }
 
 /// One worker: a sidecar serves one workload, and is to be small.
-fn maille(
-    node: &Node,
-    control: SocketAddr,
-    tokens: Tokens,
-    workload: watch::Receiver<Option<Arc<Workload>>>,
-) -> io::Result<maille_proxy::Handle> {
+fn maille(node: &Node, local: IpAddr, way: &Way, workload: Own) -> io::Result<maille_proxy::Handle> {
     let node = node.clone().ours();
-    let mut options = maille_proxy::Options::new(node.to_proto(), format!("http://{control}"));
+    let mut options = maille_proxy::Options::new(node.to_proto(), format!("http://{}", way.control));
+    let tokens = way.tokens.clone();
     options.token = Some(Arc::new(move || tokens().ok()));
     options.concurrency = 1;
+    options.dial = way.dial(workload.clone());
     options.workload = Some(workload);
     // The workload's address is its own, so Istio's ports are free there, however many workloads there are.
-    options.endpoints = Endpoints::at(node.address, Otherwise::Without);
+    options.endpoints = Endpoints::at(local, Otherwise::Without);
     maille_proxy::run(options)
 }
 

@@ -4,7 +4,7 @@ mod signals;
 
 use std::ffi::OsString;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -16,13 +16,13 @@ use tokio::time::{sleep, timeout};
 use crate::HTTP_PROXY_PORT;
 use crate::address::{Address, AddressError};
 use crate::app::{self, App};
-use crate::door::Door;
 use crate::lease::LeaseError;
-use crate::membership::{Joining, Membership, Tokens};
+use crate::membership::{Joining, Membership};
 use crate::node::{Node, Role};
 use crate::notice::{say, waiting};
 use crate::settle::settle;
 use crate::sidecar::{DataPlane, Sidecar, SidecarError};
+use crate::way::Way;
 use signals::Signals;
 
 /// How long the control plane and the sidecar may take to come up.
@@ -46,12 +46,10 @@ pub struct Options {
     pub service_account: String,
     /// The port that others reach it on: the `targetPort` of its Service.
     pub port: Option<u16>,
-    /// The control plane.
-    pub control: SocketAddr,
-    /// What opens its door.
-    pub tokens: Tokens,
-    /// How certificates are asked for.
-    pub door: Door,
+    /// Where others reach it; without, at a loopback address of its own.
+    pub address: Option<IpAddr>,
+    /// The way to the control plane.
+    pub way: Way,
     /// Which sidecar.
     pub plane: DataPlane,
     /// The program and its arguments.
@@ -65,12 +63,14 @@ pub enum RunError {
     #[error(transparent)]
     Address(#[from] AddressError),
     /// There is no control plane to be found.
-    #[error("no control plane at {control}: {reason}; is `maille up` running, as the same user?")]
+    #[error("no control plane at {control}: {reason}; {advice}")]
     NoControl {
         /// Where it was looked for.
         control: SocketAddr,
         /// What was missing.
         reason: String,
+        /// What to check.
+        advice: &'static str,
     },
     /// The sidecar did not come up.
     #[error(transparent)]
@@ -126,21 +126,15 @@ async fn prepare(options: &Options) -> Result<(Sidecar, Address, Option<u16>), R
     let address = Address::reserve(&options.namespace, &options.name)?;
     let app_port = match options.port {
         Some(port) => {
-            address.check(port)?;
+            Address::check(SocketAddr::new(options.reached_at(&address), port))?;
             Some(maille_net::free_port(Ipv4Addr::LOCALHOST.into())?)
         }
         None => None,
     };
-    let what = format!("the control plane at {} (`maille up`)", options.control);
+    let what = format!("the control plane at {} (`maille up`)", options.way.control);
     waiting(what, control_is_there(options)).await?;
-    let mut sidecar = Sidecar::start(
-        &options.plane,
-        options.node(&address, app_port),
-        options.control,
-        options.tokens.clone(),
-        options.door.clone(),
-    )
-    .await?;
+    let mut sidecar =
+        Sidecar::start(&options.plane, options.node(&address, app_port), address.ip.into(), &options.way).await?;
     let ready = timeout(PATIENCE, sidecar.ready(SocketAddr::from((address.ip, HTTP_PROXY_PORT))));
     match waiting("the sidecar's first configuration", ready).await {
         Ok(ready) => ready?,
@@ -154,8 +148,8 @@ async fn control_is_there(options: &Options) -> Result<(), RunError> {
     let mut reason = String::new();
     let there = async {
         loop {
-            match (options.tokens)() {
-                Ok(_) => match TcpStream::connect(options.control).await {
+            match (options.way.tokens)() {
+                Ok(_) => match TcpStream::connect(options.way.control).await {
                     Ok(_) => return,
                     Err(error) => reason = error.to_string(),
                 },
@@ -165,7 +159,7 @@ async fn control_is_there(options: &Options) -> Result<(), RunError> {
         }
     };
     let found = timeout(PATIENCE, there).await;
-    found.map_err(|_| RunError::NoControl { control: options.control, reason })
+    found.map_err(|_| RunError::NoControl { control: options.way.control, reason, advice: options.way.advice() })
 }
 
 /// From the program's start to its end.
@@ -179,7 +173,7 @@ async fn live(
 ) -> Result<u8, RunError> {
     let program = |source| RunError::Program { program: options.command[0].to_string_lossy().into_owned(), source };
     let mut app = App::start(&options.command, &variables(&address, app_port), stdout).map_err(program)?;
-    let joining = Joining { control: options.control, tokens: options.tokens.clone(), entry: options.entry(&address) };
+    let joining = Joining { way: options.way.clone(), own: sidecar.own(), entry: options.entry(&address) };
     let mut membership = std::pin::pin!(join(joining, options, &address, app_port));
     let mut member = None;
     let signal = loop {
@@ -244,8 +238,13 @@ async fn join(
         waiting(what, listening(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))).await;
     }
     let membership = Membership::join(joining, PATIENCE).await?;
+    if let Some(port) = app_port {
+        say(format_args!(
+            "127.0.0.1:{port} is the program's own: whoever is on this machine reaches it there past the sidecar and its policies"
+        ));
+    }
     if let Some(port) = options.port {
-        tokio::spawn(tell_when_unreachable(SocketAddr::from((address.ip, port)), options.clone()));
+        tokio::spawn(tell_when_unreachable(SocketAddr::new(options.reached_at(address), port), options.clone()));
     }
     Ok(membership)
 }
@@ -283,10 +282,16 @@ impl Options {
         std::iter::once(("app".to_owned(), self.service.clone())).chain(version)
     }
 
+    fn reached_at(&self, own: &Address) -> IpAddr {
+        self.address.unwrap_or(own.ip.into())
+    }
+
     fn node(&self, address: &Address, app_port: Option<u16>) -> Node {
         let mut metadata = Map::new();
         metadata.insert("INTERCEPTION_MODE".into(), json!("NONE"));
         metadata.insert("HTTP_PROXY_PORT".into(), json!(HTTP_PROXY_PORT.to_string()));
+        // Whoever reaches it is taken for the workload.
+        metadata.insert("HTTP_PROXY_ADDRESS".into(), json!(address.ip.to_string()));
         let ports: Map<_, _> =
             self.port.zip(app_port).map(|(port, app)| (port.to_string(), json!(app))).into_iter().collect();
         metadata.insert("APP_PORTS".into(), Value::Object(ports));
@@ -295,7 +300,7 @@ impl Options {
             name: self.name.clone(),
             namespace: self.namespace.clone(),
             service_account: self.service_account.clone(),
-            address: address.ip.into(),
+            address: self.reached_at(address),
             labels: self.labels().collect(),
             metadata,
         }
@@ -310,7 +315,7 @@ impl Options {
             "apiVersion": "networking.istio.io/v1",
             "kind": "WorkloadEntry",
             "metadata": {"name": self.name, "namespace": self.namespace, "labels": labels},
-            "spec": {"address": address.ip.to_string(), "labels": labels, "serviceAccount": self.service_account},
+            "spec": {"address": self.reached_at(address).to_string(), "labels": labels, "serviceAccount": self.service_account},
         })
     }
 }

@@ -81,7 +81,10 @@ pub(crate) async fn serve(listener: TcpListener, tls: Option<Arc<Tls>>, shared: 
             continue;
         };
         let (router, tls) = (router.clone(), tls.clone());
-        let peer = Peer { is_local: from.ip().to_canonical().is_loopback(), certificate: None };
+        let from = from.ip().to_canonical();
+        // Whoever comes from our own address is on our machine as well.
+        let is_local = from.is_loopback() || stream.local_addr().is_ok_and(|own| own.ip().to_canonical() == from);
+        let peer = Peer { is_local, certificate: None };
         connections.spawn(async move {
             if let Err(error) = accept(stream, tls, peer, router).await {
                 tracing::debug!(%error, "connection ended");

@@ -1,11 +1,13 @@
 //! Finding the control plane: `--control`, and the token that opens its door.
 
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use maille_agent::door::Door;
 use maille_agent::membership::Tokens;
+use maille_agent::way::Way;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::Request;
@@ -41,6 +43,41 @@ impl Address {
         let mut found = text.to_socket_addrs().map_err(|error| bad(error.to_string()))?;
         let address = found.next().ok_or_else(|| bad("the name has no address".to_owned()))?;
         if address.port() == 0 { Err(bad("nobody listens on port 0".to_owned())) } else { Ok(address) }
+    }
+}
+
+/// The options that lead to a control plane on another machine.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Remote {
+    /// The roots of a control plane on another machine, in PEM: --control is then its TLS port (`maille up --tls-address`)
+    #[arg(long, value_name = "FILE", requires = "token_file")]
+    ca_file: Option<PathBuf>,
+
+    /// The token that opens it, made there by `maille token create`; needed for the first certificate only
+    #[arg(long, value_name = "FILE", requires = "ca_file")]
+    token_file: Option<PathBuf>,
+}
+
+impl Remote {
+    /// The way to the control plane, here or there. The files are read anew each time.
+    pub(crate) fn way(self, control: SocketAddr) -> Result<Way, Failure> {
+        let (Some(ca_file), Some(token_file)) = (self.ca_file, self.token_file) else {
+            return match control.ip().is_loopback() {
+                true => Ok(Way { control, tokens: tokens(control), door: door(control), remote: false }),
+                false => Err(Failure::usage(format!(
+                    "{control} is another machine: give its TLS port, with --ca-file and --token-file (`maille token create` there makes both)"
+                ))),
+            };
+        };
+        let read = |path: &Path| {
+            std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
+        };
+        for path in [&ca_file, &token_file] {
+            read(path).map_err(Failure::usage)?;
+        }
+        let place = Arc::new(move || read(&ca_file).map(|roots| (control, roots)));
+        let tokens: Tokens = Arc::new(move || read(&token_file).map(|token| token.trim().to_owned()));
+        Ok(Way { control, tokens: tokens.clone(), door: Door { place, tokens: Some(tokens) }, remote: true })
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use maille_agent::certificates::{Certificates, Enrolment};
 use maille_agent::node::{Node, Role};
+use maille_agent::way::Way;
 use maille_proxy::run::{Bind, Endpoints, LameDuck, Otherwise};
 use serde_json::{Map, Value};
 use tokio::signal::unix::{SignalKind, signal};
@@ -32,6 +33,9 @@ Examples:
 pub(crate) struct Args {
     #[command(flatten)]
     control: control::Address,
+
+    #[command(flatten)]
+    remote: control::Remote,
 
     /// What it is for
     #[arg(long, value_name = "ROLE", default_value = "router")]
@@ -104,7 +108,8 @@ enum RoleArg {
 pub(crate) fn run(args: Args) -> Outcome {
     let log = terminal::log("warn");
     let control = args.control.resolve()?;
-    let tokens = control::tokens(control);
+    let way = args.remote.clone().way(control)?;
+    let tokens = way.tokens.clone();
     let mut options = maille_proxy::Options::new(args.node().ours().to_proto(), format!("http://{control}"));
     options.token = Some(Arc::new(move || tokens().ok()));
     options.concurrency = args.concurrency.map_or(0, usize::from);
@@ -117,21 +122,21 @@ pub(crate) fn run(args: Args) -> Outcome {
     options.max_connections = args.max_connections;
     options.max_held = args.max_held.map(|mib| mib.saturating_mul(1 << 20));
     options.log_control = Some(log);
-    let door = control::door(control);
-    let enrolment = args.node().enrolment(door);
+    let enrolment = args.node().enrolment(way.door.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::running(format!("no event loop: {error}")))?;
-    runtime.block_on(serve(options, enrolment))
+    runtime.block_on(serve(options, enrolment, way))
 }
 
 /// Runs until told to end.
-async fn serve(mut options: maille_proxy::Options, enrolment: Enrolment) -> Outcome {
+async fn serve(mut options: maille_proxy::Options, enrolment: Enrolment, way: Way) -> Outcome {
     let no_signals = |error| Failure::running(format!("no signals: {error}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
     tokio::spawn(maille_agent::settle::settle());
     let mut rotated = signal(SignalKind::user_defined1()).map_err(no_signals)?;
     let certificates = Certificates::start(enrolment);
+    options.dial = way.dial(certificates.workload());
     options.workload = Some(certificates.workload());
     let proxy = maille_proxy::run(options).map_err(|error| Failure::running(format!("the proxy: {error}")))?;
     let status = proxy.status();

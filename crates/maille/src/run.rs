@@ -1,7 +1,7 @@
 //! `maille run`.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::process::ExitCode;
 
 use clap::ValueEnum;
@@ -18,6 +18,10 @@ use crate::{control, plane, terminal};
 /// through which its requests reach the other services by name. Its stdin, stdout, stderr, signals and exit code are its
 /// own; what maille has to say goes to stderr.
 ///
+/// Policies hold for whoever comes through its sidecar. On this machine anybody can also connect to the program's own port on
+/// 127.0.0.1, past the sidecar, and use its forward proxy in its name: what is to be kept from other users of the machine needs a
+/// machine of its own.
+///
 /// When it is told to end, the others stop calling it, what is under way finishes, and then it is ended. A second signal
 /// ends it at once.
 #[derive(Debug, clap::Args)]
@@ -26,6 +30,10 @@ Examples:
   maille run --name web-1 --service web --port 8080 -- sh -c 'exec python3 -m http.server $PORT'
   maille run --name reviews-v2 --service reviews --version v2 --namespace shop --port 9080 -- ./reviews
   maille run --name me --service me -- curl -s http://reviews.shop:9080/    a client only: no --port
+
+From another machine, with files made by `maille token create` where `maille up --tls-address 0.0.0.0:15012` runs:
+  maille run --name web-2 --service web --port 8080 --control mesh.example:15012 --ca-file ca.pem --token-file token \
+    --address 10.0.0.7 -- ./web
 
 Others reach it through a Service that selects its labels; --port is that Service's targetPort:
   apiVersion: v1
@@ -63,6 +71,13 @@ pub(crate) struct Args {
     #[command(flatten)]
     control: control::Address,
 
+    #[command(flatten)]
+    remote: control::Remote,
+
+    /// The address that others reach it on; by default a loopback address of its own, which is for this machine alone
+    #[arg(long, value_name = "IP")]
+    address: Option<IpAddr>,
+
     /// How its connections reach the sidecar
     #[arg(long, value_name = "MODE", default_value = "proxy")]
     capture: Capture,
@@ -87,7 +102,11 @@ pub(crate) fn run(args: Args) -> Outcome {
     // That the control plane is away is said in our own words.
     terminal::log("warn,maille_xds=error");
     let Capture::Proxy = args.capture;
-    let control: SocketAddr = args.control.resolve()?;
+    let way = args.remote.way(args.control.resolve()?)?;
+    if way.remote && args.port.is_some() && args.address.is_none() {
+        let reason = "--port without --address: nobody on another machine reaches a loopback address; say which address of this machine they are to use";
+        return Err(Failure::usage(reason));
+    }
     if let plane::Plane::Envoy(path) = &args.proxy {
         envoy::find(path.as_deref()).map_err(Failure::usage)?;
     }
@@ -98,9 +117,8 @@ pub(crate) fn run(args: Args) -> Outcome {
         namespace: args.namespace,
         service_account: args.service_account,
         port: args.port,
-        control,
-        tokens: control::tokens(control),
-        door: control::door(control),
+        address: args.address,
+        way,
         plane: args.proxy.into(),
         command: args.command,
     };

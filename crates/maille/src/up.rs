@@ -132,7 +132,6 @@ pub(crate) fn run(args: Args) -> Outcome {
     let watch = Arc::new(Watch::start(args.file.clone(), store.clone()).map_err(Failure::usage)?);
     let token = token::create(args.xds_port).map_err(Failure::running)?;
     let token_folder = token.path().parent().map(PathBuf::from);
-    let secret = token.secret().to_owned();
     let _ = maille_net::raise_open_files();
 
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -146,7 +145,7 @@ pub(crate) fn run(args: Args) -> Outcome {
             maille_control::start(options).map_err(|error| Failure::running(format!("the control plane: {error}")))?;
         let gateways = plane.map(|plane| {
             let (control, concurrency) = (control.address(), args.concurrency.map(usize::from));
-            Gateways::new(Shared { plane, envoy, control, token: secret, address: args.address, concurrency })
+            Gateways::new(Shared { plane, envoy, control, address: args.address, concurrency })
         });
         Mesh { args, store, watch, control, gateways }.live().await
     });
@@ -181,7 +180,10 @@ impl Args {
                 // Workloads of this machine are told where it is.
                 let port = self.xds_port.checked_add(maille_control::DEFAULT_TLS_PORT - maille_control::DEFAULT_PORT);
                 let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-                TcpListener::bind(at(port.unwrap_or_default())).or_else(|_| bind(at(0)))
+                // Proxies that outlived an earlier run look for it where it was.
+                let before = token::find_tls(self.xds_port).ok().map(|(address, _)| address.port());
+                let mut likely = before.into_iter().chain(port);
+                likely.find_map(|port| TcpListener::bind(at(port)).ok()).map_or_else(|| bind(at(0)), Ok)
             }
         }
     }

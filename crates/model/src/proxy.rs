@@ -83,6 +83,8 @@ pub struct ProxyMetadata {
     pub interception_mode: InterceptionMode,
     /// `HTTP_PROXY_PORT`: where a forward-proxy listener is wanted.
     pub http_proxy_port: Option<u16>,
+    /// Where that port is, instead of the address that others know.
+    pub http_proxy_address: Option<String>,
     /// `APP_PORTS`: service target port to the application's own port on 127.0.0.1. When present, other ports are not served.
     pub app_ports: Option<BTreeMap<u16, u16>>,
     /// `WORKLOAD_NAME`.

@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use maille_identity::Workload;
-use maille_xds::client::TokenSource;
+use maille_xds::client::{Dial, TokenSource};
 use maille_xds::types::core::Node;
 use maille_xds::{Resource, TypeUrl};
 use tokio::sync::{mpsc, watch};
@@ -41,6 +41,8 @@ pub struct Options {
     pub xds: String,
     /// Reads the bearer token for it, anew for each attempt to connect.
     pub token: Option<TokenSource>,
+    /// How to connect to it, where that is not in plain text.
+    pub dial: Option<Dial>,
     /// How many workers; 0 is one per processor.
     pub concurrency: usize,
     /// Whether each worker stays on a processor of its own.
@@ -122,6 +124,7 @@ impl Options {
             node,
             xds: xds.into(),
             token: None,
+            dial: None,
             concurrency: 0,
             pin: false,
             drain: Duration::from_secs(5),
@@ -178,6 +181,7 @@ pub struct Handle {
 pub fn run(options: Options) -> io::Result<Handle> {
     let client = maille_xds::client::Options {
         token: options.token.clone(),
+        dial: options.dial.clone(),
         ..maille_xds::client::Options::new(options.xds.clone(), options.node.clone())
     };
     start(options, Source::ControlPlane(Box::new(client)))

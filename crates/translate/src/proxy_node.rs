@@ -83,6 +83,7 @@ pub fn proxy_from_node(node: &Node) -> Result<Proxy, NodeError> {
                 _ => InterceptionMode::Redirect,
             },
             http_proxy_port: metadata.port("HTTP_PROXY_PORT")?,
+            http_proxy_address: metadata.text("HTTP_PROXY_ADDRESS"),
             app_ports: metadata.ports("APP_PORTS")?,
             workload_name: metadata.text("WORKLOAD_NAME").unwrap_or_default(),
             istio_version: metadata.text("ISTIO_VERSION").unwrap_or_default(),

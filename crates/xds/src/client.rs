@@ -21,9 +21,12 @@
 mod driver;
 mod state;
 
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
 use tonic::transport::{Endpoint, Uri};
 
@@ -65,6 +68,8 @@ pub struct Options {
     pub node: Node,
     /// Reads the bearer token, anew for each attempt: a restarted server may have another one.
     pub token: Option<TokenSource>,
+    /// How to connect, where that is not in plain text to the address of `uri`.
+    pub dial: Option<Dial>,
     /// How long to wait between attempts.
     pub backoff: Backoff,
     /// The largest response to accept, in bytes.
@@ -73,6 +78,17 @@ pub struct Options {
 
 /// Reads a bearer token from wherever it is kept.
 pub type TokenSource = Arc<dyn Fn() -> Option<String> + Send + Sync>;
+
+/// Opens a connection to the server.
+pub type Dial = Arc<dyn Fn() -> Dialling + Send + Sync>;
+
+/// A connection being opened.
+pub type Dialling = Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>>> + Send>>;
+
+/// A connection of any kind.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// Fully jittered exponential backoff.
 #[derive(Clone, Copy, Debug)]
@@ -120,7 +136,7 @@ pub fn connect(options: Options) -> Result<Client, BadUri> {
         _ => return Err(bad("the scheme is not http")),
     }
     let endpoint = Endpoint::from(uri)
-        .connect_timeout(Duration::from_secs(5))
+        .connect_timeout(driver::CONNECT)
         .http2_keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(10))
         .keep_alive_while_idle(true);
@@ -182,7 +198,7 @@ impl Client {
 impl Options {
     /// Options with our defaults: no token, waits of 100 ms to 5 s, responses up to 64 MiB.
     pub fn new(uri: impl Into<String>, node: Node) -> Self {
-        Self { uri: uri.into(), node, token: None, backoff: Backoff::default(), max_response: 64 << 20 }
+        Self { uri: uri.into(), node, token: None, dial: None, backoff: Backoff::default(), max_response: 64 << 20 }
     }
 
     /// With a token that never changes.

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 
@@ -24,12 +24,17 @@ async fn control(answer: &'static str) -> (SocketAddr, JoinHandle<(TcpStream, St
     (address, serving)
 }
 
+async fn take(control: SocketAddr, token: &str, entry: &Value) -> Result<Lease, LeaseError> {
+    let connecting = async { Ok(Box::new(TcpStream::connect(control).await?) as Box<dyn Stream>) };
+    Lease::take(control, connecting, token, entry).await
+}
+
 const HELD: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\n{}\n\r\n";
 
 #[tokio::test]
 async fn a_lease_is_held_until_either_side_goes() {
     let (address, serving) = control(HELD).await;
-    let mut lease = Lease::take(address, "secret", &json!({"kind": "WorkloadEntry"})).await.expect("a lease");
+    let mut lease = take(address, "secret", &json!({"kind": "WorkloadEntry"})).await.expect("a lease");
     let (stream, asked) = serving.await.expect("a control plane");
     assert!(asked.starts_with("POST /v1/workloads HTTP/1.1\r\n"), "{asked}");
     assert!(
@@ -42,7 +47,7 @@ async fn a_lease_is_held_until_either_side_goes() {
     lease.ended().await;
 
     let (address, serving) = control(HELD).await;
-    let lease = Lease::take(address, "secret", &json!({})).await.expect("a lease");
+    let lease = take(address, "secret", &json!({})).await.expect("a lease");
     let (mut stream, _) = serving.await.expect("a control plane");
     drop(lease);
     assert_eq!(stream.read(&mut [0; 1]).await.expect("an end"), 0, "dropped is gone");
@@ -59,10 +64,10 @@ async fn refusals_say_whether_to_try_again() {
     ];
     for (answer, expected) in rows {
         let (address, _serving) = control(answer).await;
-        let error = Lease::take(address, "secret", &json!({})).await.expect_err("no lease").to_string();
+        let error = take(address, "secret", &json!({})).await.expect_err("no lease").to_string();
         assert!(error.contains(expected) && !error.contains("secret"), "{answer}: {error}");
     }
     let nobody = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("its number");
-    let error = Lease::take(nobody, "secret", &json!({})).await.expect_err("no lease").to_string();
+    let error = take(nobody, "secret", &json!({})).await.expect_err("no lease").to_string();
     assert!(error.contains("is `maille up` running?"), "{error}");
 }

@@ -37,8 +37,6 @@ pub(crate) struct Shared {
     pub(crate) envoy: Option<std::path::PathBuf>,
     /// Where their configuration comes from.
     pub(crate) control: SocketAddr,
-    /// What they need to ask for it.
-    pub(crate) token: String,
     /// The address they listen on.
     pub(crate) address: IpAddr,
     /// Worker threads each.
@@ -160,17 +158,11 @@ impl Process {
             Plane::Maille => Ok(Self::Maille(maille(planned, shared)?)),
             Plane::Envoy(_) => {
                 let program = shared.envoy.clone().ok_or(io::ErrorKind::NotFound)?;
-                let Shared { control, concurrency, .. } = *shared;
                 let node = node(planned, shared);
-                let certificates = Certificates::start(node.enrolment(crate::control::door(control)));
-                let options = envoy::Options {
-                    program,
-                    node,
-                    control,
-                    token: shared.token.clone(),
-                    concurrency,
-                    workload: certificates.workload(),
-                };
+                let door = crate::control::door(shared.control);
+                let (place, concurrency) = (door.place.clone(), shared.concurrency);
+                let certificates = Certificates::start(node.enrolment(door));
+                let options = envoy::Options { program, node, place, concurrency, workload: certificates.workload() };
                 Ok(Self::Envoy(Envoy::start(&options)?, certificates))
             }
         }

@@ -22,7 +22,11 @@ pub(crate) fn build(context: &Context<'_>) -> Built {
         return built;
     }
     // Several workloads of one machine each have an address of their own; a captured one has its machine to itself.
-    let bind = if context.is_uncaptured() { context.proxy.address() } else { super::localhost(context.proxy) };
+    let bind = match &context.proxy.metadata.http_proxy_address {
+        Some(address) => address,
+        None if context.is_uncaptured() => context.proxy.address(),
+        None => super::localhost(context.proxy),
+    };
     let name = super::listener_name(bind, port);
     let chain = Chain::http(Http {
         forward_proxy: true,

@@ -1,12 +1,16 @@
 //! Keeps one ADS stream up and moves messages between it and the state machine.
 
 use std::error::Error;
+use std::io;
 use std::pin::pin;
+use std::time::Duration;
 
 use futures_util::{StreamExt, TryFutureExt, TryStreamExt, stream};
+use hyper_util::rt::TokioIo;
 use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Request, Response, Status};
 
 use super::state::DeltaClient;
@@ -16,6 +20,9 @@ use crate::types::discovery::aggregated_discovery_service_client::AggregatedDisc
 
 /// Requests handed to the transport and not yet written. More would only hide that the server is not reading.
 const REQUESTS_IN_FLIGHT: usize = 4;
+
+/// A server that is there lets us in within this time.
+pub(super) const CONNECT: Duration = Duration::from_secs(5);
 
 /// Why a stream is over.
 enum End {
@@ -62,9 +69,9 @@ async fn attempt(
     connection: &watch::Sender<Connection>,
 ) -> End {
     let mut worked = false;
-    let channel = match while_applying(endpoint.connect(), state, commands).await {
+    let channel = match while_applying(connect(endpoint, options), state, commands).await {
         None => return End::Dropped,
-        Some(Err(error)) => return End::Failed { reason: with_causes(&error), worked },
+        Some(Err(reason)) => return End::Failed { reason, worked },
         Some(Ok(channel)) => channel,
     };
     let (requests, outgoing) = mpsc::channel(REQUESTS_IN_FLIGHT);
@@ -105,6 +112,17 @@ async fn attempt(
             },
         }
     }
+}
+
+async fn connect(endpoint: &Endpoint, options: &Options) -> Result<Channel, String> {
+    let Some(dial) = &options.dial else { return endpoint.connect().await.map_err(|error| with_causes(&error)) };
+    let mut once =
+        Some(timeout(CONNECT, dial()).await.map_err(|_| "it does not answer")?.map_err(|error| with_causes(&error))?);
+    let connector = tower::service_fn(move |_: Uri| {
+        let stream = once.take().ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionReset));
+        async move { stream.map(TokioIo::new) }
+    });
+    endpoint.connect_with_connector(connector).await.map_err(|error| with_causes(&error))
 }
 
 fn open(
