@@ -118,8 +118,7 @@ impl JwtFilter {
             let provider = provider.ok_or(Status::UnknownIssuer)?;
             whose = Some(provider);
             provider.accepts(&token, audiences, now)?;
-            provider.apply(&token, found, head, granted);
-            Ok(())
+            provider.apply(&token, found, head, granted)
         });
         if let (Err(status), Some(provider)) = (result, whose)
             && !provider.failure_in_metadata.is_empty()
@@ -167,7 +166,13 @@ impl JwtProvider {
     }
 
     /// What a good token does to its request.
-    fn apply(&self, token: &Token<'_>, found: &Found<'_>, head: &mut RequestHead, granted: &mut Granted) {
+    fn apply(
+        &self,
+        token: &Token<'_>,
+        found: &Found<'_>,
+        head: &mut RequestHead,
+        granted: &mut Granted,
+    ) -> Result<(), Status> {
         if let Some((name, pad)) = &self.payload_header {
             let mut payload = token.payload_base64.to_owned();
             while *pad && !payload.len().is_multiple_of(4) {
@@ -178,6 +183,10 @@ impl JwtProvider {
         let mut any = false;
         for (path, name) in &self.claim_headers {
             if let Some(text) = claim(&token.payload, path).and_then(header_value) {
+                // A claim is its issuer's text, and who reads the header is not to see another (RFC 9110 §5.5).
+                if !text.bytes().all(|b| b == b'\t' || (b >= b' ' && b != 0x7f)) {
+                    return Err(Status::ClaimNotSendable);
+                }
                 head.headers.append(name, text.as_bytes());
                 any = true;
             }
@@ -199,6 +208,7 @@ impl JwtProvider {
             }
             granted.metadata.insert(self.payload_in_metadata.to_string(), payload.into());
         }
+        Ok(())
     }
 }
 
@@ -219,10 +229,13 @@ fn header_value(claim: &Value) -> Option<String> {
     let text = match claim {
         Value::Null => return None,
         Value::Bool(value) => value.to_string(),
-        Value::Number(number) => number.to_string(),
+        // Every number is a floating one there (Envoy: authenticator.cc).
+        Value::Number(number) => match number.as_f64()? {
+            whole if whole.trunc() == whole && (0.0..2_f64.powi(64)).contains(&whole) => (whole as u64).to_string(),
+            other => format!("{other:.6}"),
+        },
         Value::String(text) => text.clone(),
         Value::Array(_) | Value::Object(_) => base64::engine::general_purpose::STANDARD.encode(claim.to_string()),
     };
-    // A claim is its issuer's text; what cannot stand in a header does not.
-    (!text.is_empty() && text.bytes().all(|b| b == b'\t' || (b >= b' ' && b != 0x7f))).then_some(text)
+    (!text.is_empty()).then_some(text)
 }

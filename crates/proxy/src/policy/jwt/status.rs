@@ -32,6 +32,7 @@ pub enum Status {
     VerificationFails,
     NoValidKeys,
     NoMatchingKey,
+    ClaimNotSendable,
 }
 
 impl Status {
@@ -65,6 +66,7 @@ impl Status {
             Status::AudienceNotAllowed => "Audiences in Jwt are not allowed",
             Status::VerificationFails => "Jwt verification fails",
             Status::NoValidKeys => "Jwks doesn't have any valid public key",
+            Status::ClaimNotSendable => "Jwt payload has a claim that no header can carry",
             Status::NoMatchingKey => "Jwks doesn't have key to match kid or alg from Jwt",
         }
     }

@@ -183,6 +183,20 @@ fn row_28_what_a_token_must_be() {
         ("iat a list", rs(json!({"iss": "https://a", "iat": []})), Err(Status::IatNotInteger)),
         ("wrong issuer", rs(json!({"iss": "https://evil"})), Err(Status::UnknownIssuer)),
         ("no issuer", rs(json!({})), Err(Status::UnknownIssuer)),
+        (
+            "iss twice",
+            sign(json!({"alg": "RS256", "kid": "r"}), Value::Null)
+                .split('.')
+                .enumerate()
+                .map(
+                    |(i, part)| {
+                        if i == 1 { b64(r#"{"iss":"https://evil","iss":"https://a"}"#) } else { part.to_owned() }
+                    },
+                )
+                .collect::<Vec<_>>()
+                .join("."),
+            Err(Status::PayloadBadJson),
+        ),
         ("iss a number", rs(json!({"iss": 1})), Err(Status::IssNotString)),
         ("sub a map", rs(json!({"iss": "https://a", "sub": {}})), Err(Status::SubNotString)),
         ("aud mixed", rs(json!({"iss": "https://a", "aud": ["x", 1]})), Err(Status::AudNotString)),
@@ -252,6 +266,25 @@ fn what_a_good_token_does() {
     let mut filter = filter(one());
     filter.providers[0].payload_header = Some((Name::new("x-payload"), true));
     filter.providers[0].clear_route = true;
+    for (claim, header) in [
+        (json!("ann"), Some("ann")),
+        (json!(true), Some("true")),
+        (json!(3), Some("3")),
+        (json!(1.5), Some("1.500000")),
+        (json!(-7), Some("-7.000000")),
+        (json!(1e19), Some("10000000000000000000")),
+        (json!(1e20), Some("100000000000000000000.000000")),
+        (json!(""), None),
+        (json!(null), None),
+    ] {
+        let token = sign(json!({"alg": "ES256"}), json!({"iss": "https://a", "a": {"b": claim}}));
+        let (head, _, result) = judge(&filter, "/", &[("authorization", &format!("Bearer {token}"))]);
+        assert_eq!(result, Ok(()));
+        assert_eq!(head.header(&Name::new("x-ab")).as_deref(), header.map(str::as_bytes), "{claim}");
+    }
+    let broken = sign(json!({"alg": "ES256"}), json!({"iss": "https://a", "sub": "ann\r\nx-admin: 1"}));
+    let result = judge(&filter, "/", &[("authorization", &format!("Bearer {broken}"))]).2;
+    assert_eq!(result, Err(Status::ClaimNotSendable), "a header carries no line breaks");
     let spoofed = [("x-sub", "root"), ("x-payload", "forged")];
     let bearer = format!("Bearer {token}");
     let (head, granted, result) = judge(&filter, "/", &[&spoofed[..], &[("authorization", &bearer)]].concat());

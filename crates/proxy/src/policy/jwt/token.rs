@@ -1,8 +1,11 @@
 //! A token, taken apart; nothing in it is believed yet.
 
+use std::fmt;
+
 use base64::Engine as _;
 use base64::alphabet::URL_SAFE;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::Status;
@@ -93,7 +96,71 @@ fn unescape(text: &str) -> Option<Vec<u8>> {
 
 fn decode(section: &str, base64: Status, json: Status) -> Result<Map<String, Value>, Status> {
     let bytes = unescape(section).ok_or(base64)?;
-    serde_json::from_slice(&bytes).map_err(|_| json)
+    match serde_json::from_slice(&bytes) {
+        Ok(Unique(Value::Object(map))) => Ok(map),
+        _ => Err(json),
+    }
+}
+
+/// JSON in which no object has a name twice: readers differ on which one counts (RFC 8259 §4), and a token is read by several.
+struct Unique(Value);
+
+impl<'de> Deserialize<'de> for Unique {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(UniqueVisitor).map(Unique)
+    }
+}
+
+struct UniqueVisitor;
+
+impl<'de> Visitor<'de> for UniqueVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut all = Vec::new();
+        while let Some(Unique(item)) = items.next_element()? {
+            all.push(item);
+        }
+        Ok(all.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let mut all = Map::new();
+        while let Some((name, Unique(value))) = entries.next_entry::<String, Unique>()? {
+            if all.insert(name, value).is_some() {
+                return Err(de::Error::custom("a name twice"));
+            }
+        }
+        Ok(all.into())
+    }
 }
 
 fn string(map: &Map<String, Value>, key: &str, wrong: Status) -> Result<Option<String>, Status> {
