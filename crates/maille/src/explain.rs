@@ -1,6 +1,7 @@
 //! `maille explain`: where a request would go and which rule lets it pass or not, by the proxy's own code, without a proxy.
 
 mod ask;
+mod named;
 mod show;
 mod walk;
 
@@ -23,14 +24,17 @@ pub(crate) use walk::{Mesh, sidecar};
 ///
 /// Nothing is started: the resources are translated as for running proxies, and the proxy's own code answers. Whoever is
 /// named with --from is a workload of the mesh, with mutual TLS where the mesh would use it; without --from the request
-/// comes from outside, through the gateway that has the port.
+/// comes from outside, through the gateway that has the port. With --at one sidecar alone is asked, whoever calls it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   maille explain -f config/ --to shop.example:80 --path /cart
   maille explain -f config/ --from foo/sleep --to finance.foo:8080 --method POST --path /public/x
   maille explain -f config/ --to shop.example:80 --header 'x-user: ann' --jwt \"$TOKEN\" -o json
-  maille explain -f config/ --requests requests.jsonl -o json    one JSON object a line: to, from, method, path, headers, jwt
+  maille explain -f config/ --to db.example:443 --protocol tls
+  maille explain -f config/ --at foo/finance-v1 --to finance:8080 --from spiffe://elsewhere/ns/x/sa/y --source-ip 10.1.2.3
+  maille explain -f config/ --requests requests.jsonl -o json    one JSON object a line: to, from, at, method, path, headers,
+                                                                jwt, sni, protocol, source_ip
 
 Exit codes: 0 the request passes, 1 it is refused or goes nowhere, 2 the input is wrong.")]
 pub(crate) struct Args {
@@ -38,7 +42,7 @@ pub(crate) struct Args {
     #[arg(short, long = "file", value_name = "PATH", required = true)]
     file: Vec<PathBuf>,
 
-    /// Who asks: NAMESPACE/SERVICE-ACCOUNT or a SPIFFE id; a client outside the mesh when absent
+    /// Who asks: NAMESPACE/SERVICE-ACCOUNT or a SPIFFE id; a client outside the mesh, without a certificate, when absent
     #[arg(long, value_name = "WHO")]
     from: Option<String>,
 
@@ -62,12 +66,24 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TOKEN")]
     jwt: Option<String>,
 
+    /// Ask the sidecar of this workload alone (NAMESPACE/NAME or NAMESPACE/ADDRESS), at the workload's own port that --to has
+    #[arg(long, value_name = "WORKLOAD")]
+    at: Option<String>,
+
+    /// What is spoken
+    #[arg(long, value_name = "PROTOCOL", default_value = "http")]
+    protocol: ask::Protocol,
+
+    /// The name that the client's TLS asks for; by default the host, or what sidecars say to each other
+    #[arg(long, value_name = "NAME")]
+    sni: Option<String>,
+
     /// The client's address
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
     source_ip: std::net::IpAddr,
 
     /// Many requests at once: a file of JSON lines, or `-`
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["to", "from", "header", "jwt"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["to", "from", "at", "sni", "header", "jwt"])]
     requests: Option<PathBuf>,
 
     /// How to print the answer
@@ -107,7 +123,12 @@ impl Args {
     fn asks(&self) -> Result<Vec<Ask>, Failure> {
         let Some(file) = &self.requests else {
             let to = self.to.as_deref().unwrap_or_default();
-            let mut ask = Ask::new(to, self.from.as_deref()).map_err(Failure::usage)?;
+            let from = self.from.as_deref();
+            let mut ask = Ask::new(to, from.filter(|_| self.at.is_none())).map_err(Failure::usage)?;
+            ask.at.clone_from(&self.at);
+            from.filter(|_| self.at.is_some()).into_iter().for_each(|id| ask.id(id));
+            ask.server_name.clone_from(&self.sni);
+            ask.protocol = self.protocol;
             ask.method.clone_from(&self.method);
             ask.path.clone_from(&self.path);
             ask.source = self.source_ip;

@@ -72,6 +72,16 @@ impl Policies {
         peer::compose(self, namespace, labels)
     }
 
+    /// The policy that settles it for one port.
+    pub(crate) fn peer_decider(
+        &self,
+        namespace: &str,
+        labels: &BTreeMap<String, String>,
+        port: u32,
+    ) -> Option<&Arc<Policy<PeerAuthentication>>> {
+        peer::decider(self, namespace, labels, port)
+    }
+
     /// What the namespace, or the mesh, says about connections to its workloads; `None` when neither does.
     pub(crate) fn namespace_mode(&self, namespace: &str) -> Option<MutualTls> {
         peer::of_namespace(self, namespace)

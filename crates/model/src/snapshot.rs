@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use maille_api::core::Secret;
 use maille_api::mesh::MeshConfig;
 use maille_api::networking::{DestinationRule, Gateway, Sidecar};
-use maille_api::security::RequestAuthentication;
+use maille_api::security::{PeerAuthentication, RequestAuthentication};
 use maille_api::{Object, ObjectMeta, Spec};
 
 use crate::destination_rule::{RuleIndex, is_subset};
@@ -282,6 +282,16 @@ impl Snapshot {
     /// Which connections a workload takes.
     pub fn peer_mode(&self, namespace: &str, labels: &BTreeMap<String, String>) -> PeerMode {
         self.policies.peer_mode(namespace, labels)
+    }
+
+    /// The policy that settles which connections one port of a workload takes; without any, they are taken with mutual TLS and without.
+    pub fn peer_decider(
+        &self,
+        namespace: &str,
+        labels: &BTreeMap<String, String>,
+        port: u32,
+    ) -> Option<&Arc<Policy<PeerAuthentication>>> {
+        self.policies.peer_decider(namespace, labels, port)
     }
 
     /// What a namespace, or the mesh, says about connections to its workloads as a whole; `None` when nobody does.

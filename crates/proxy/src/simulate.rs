@@ -8,17 +8,20 @@ use std::time::Duration;
 
 use maille_http::RequestHead;
 use maille_http::request::Scheme;
+use maille_identity::x509::PeerCertificate;
 use maille_xds::types::{listener, route};
 use maille_xds::{TypeUrl, World};
 
 use crate::compile::{self, Refused};
 use crate::config::{
     Action, Direction, DownstreamTls, DownstreamTransport, FilterChain, HttpFilterKind, HttpManager, Listener,
-    ListenerFilterKind, Metadata, Network, RequireTls, Route, RouteSource, RouteTable, SecretSource, TcpDestination,
+    ListenerFilterKind, Metadata, Network, Rbac, RbacAction, RequireTls, Route, RouteSource, RouteTable, SecretSource,
+    TcpDestination,
 };
 use crate::policy::rbac::{Facts, Peer};
 use crate::policy::{self, Refusal, Step};
 use crate::route::{ClientTls, Connection, Request};
+use crate::worker::request::trusted_client;
 
 /// Compiled listeners and route tables.
 #[derive(Clone, Debug, Default)]
@@ -56,8 +59,8 @@ pub struct Call {
     pub mesh_secret: String,
     /// The names that the client's certificate proves, when it has one: URIs, DNS names, the subject.
     pub names: (Vec<Box<str>>, Vec<Box<str>>, String),
-    /// The client's address as far as forwarding headers are believed; [`Call::source`]'s when absent.
-    pub remote: Option<IpAddr>,
+    /// Whether a client's certificate is good whatever its names are: what policies alone would say.
+    pub any_name: bool,
     /// When it happens, since 1970: tokens expire.
     pub now: Duration,
     /// What everything that is left to chance comes from.
@@ -80,19 +83,19 @@ impl Call {
             headers: vec![("host".into(), host.into())],
             mesh_secret: "default".into(),
             names: Default::default(),
-            remote: None,
+            any_name: false,
             now: Duration::ZERO,
             random: 0,
         }
     }
 
     /// What policies see of it.
-    fn facts<'a>(&'a self, head: Option<&'a RequestHead>) -> Facts<'a> {
+    fn facts<'a>(&'a self, head: Option<&'a RequestHead>, remote: IpAddr) -> Facts<'a> {
         let (uris, dns, subject) = &self.names;
         Facts {
             head,
             direct: self.source.ip(),
-            remote: self.remote.unwrap_or(self.source.ip()),
+            remote,
             destination: self.destination,
             server_name: if self.tls == CallTls::None { "" } else { &self.server_name },
             peer: match self.tls {
@@ -152,14 +155,47 @@ pub struct Outcome {
     pub route: Option<Arc<str>>,
     /// The cluster it goes to; redirects and direct responses have none.
     pub cluster: Option<Arc<str>>,
+    /// What lies between TCP and the protocol.
+    pub transport: Option<Transport>,
+    /// What settles that, as the control plane names it in the chain's metadata.
+    pub tls_from: Option<Arc<str>>,
     /// Why it went no further.
     pub error: Option<Failure>,
     /// The answer of the policy that refused it.
     pub refusal: Option<Refusal>,
-    /// The resource that the route was made from, as the control plane names it in the route's metadata.
+    /// The policy that let it pass, where one had to.
+    pub allowed_by: Option<Arc<str>>,
+    /// The resource that the route, or the chain of a stream, was made from, as the control plane names it in the metadata.
     pub made_from: Option<Arc<str>>,
     /// Clusters of the external authorizers that would be asked; what they would say nobody knows.
     pub consults: Vec<Arc<str>>,
+}
+
+/// What lies between TCP and the protocol at the chain that took a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// Nothing, and the client sent no TLS.
+    Plaintext,
+    /// Nothing: the client's TLS goes through unopened.
+    Passthrough,
+    /// TLS ends here.
+    Tls,
+    /// TLS ends here; a client's certificate is checked when there is one.
+    OptionalMutual,
+    /// TLS ends here, and the client must have a certificate.
+    Mutual,
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Transport::Plaintext => "plain text",
+            Transport::Passthrough => "TLS that goes through unopened",
+            Transport::Tls => "TLS ends here",
+            Transport::OptionalMutual => "TLS ends here, a client's certificate is looked at",
+            Transport::Mutual => "mutual TLS ends here",
+        })
+    }
 }
 
 /// Why a call goes no further.
@@ -174,8 +210,27 @@ pub enum Failure {
     Protocol,
     Tls,
     MutualTls,
+    WrongName,
     Path,
     Denied,
+}
+
+impl Failure {
+    /// The status that the client gets; none where it gets no answer, or a policy's.
+    pub fn status(self) -> Option<u16> {
+        match self {
+            Failure::NoVirtualHost | Failure::NoRoute => Some(404),
+            Failure::TlsRedirect => Some(301),
+            Failure::Path => Some(400),
+            Failure::NoListener
+            | Failure::NoFilterChain
+            | Failure::Protocol
+            | Failure::Tls
+            | Failure::MutualTls
+            | Failure::WrongName
+            | Failure::Denied => None,
+        }
+    }
 }
 
 impl fmt::Display for Failure {
@@ -189,6 +244,7 @@ impl fmt::Display for Failure {
             Failure::Protocol => "protocol error",
             Failure::Tls => "invalid TLS",
             Failure::MutualTls => "invalid mTLS",
+            Failure::WrongName => "the client's certificate has no name that is taken here",
             Failure::Path => "path rejected",
             Failure::Denied => "denied by policy",
         })
@@ -227,14 +283,18 @@ impl Tables {
         outcome.listener = Some(listener.name.clone());
         let chain = filter_chain(listener, call).ok_or(Failure::NoFilterChain)?;
         outcome.filter_chain = Some(chain.name.clone());
+        outcome.transport = Some(transport(chain, call));
+        outcome.tls_from.clone_from(&chain.made_from.tls);
         check_tls(chain, call)?;
         for rules in &chain.rbac {
-            let step = policy::ask_rules(rules, &call.facts(None), &mut Metadata::default());
+            allows(rules, &call.facts(None, call.source.ip()), outcome);
+            let step = policy::ask_rules(rules, &call.facts(None, call.source.ip()), &mut Metadata::default());
             pass(step, outcome)?;
         }
         match &chain.network {
             Network::Http(manager) => self.request(chain, manager, call, outcome),
             Network::Tcp(proxy) => {
+                outcome.made_from.clone_from(&chain.made_from.config);
                 outcome.cluster = Some(match &proxy.cluster {
                     TcpDestination::Cluster(name) => name.clone(),
                     TcpDestination::Weighted(clusters) => clusters.pick(call.random).cluster.clone(),
@@ -283,12 +343,17 @@ impl Tables {
             }
         };
         let mut head = head(call);
+        let remote = trusted_client(manager, &head.headers, call.source.ip()).0.unwrap_or(call.source.ip());
         normalize(manager, &mut head)?;
         let mut metadata = Metadata::default();
         let mut found = find_route(table, call, &head, &metadata);
         for filter in &manager.filters {
             let step = match &filter.kind {
-                HttpFilterKind::Rbac(rules) => policy::ask_rules(rules, &call.facts(Some(&head)), &mut metadata),
+                HttpFilterKind::Rbac(rules) => {
+                    let facts = call.facts(Some(&head), remote);
+                    allows(rules, &Facts { metadata: Some(&metadata), ..facts }, outcome);
+                    policy::ask_rules(rules, &facts, &mut metadata)
+                }
                 HttpFilterKind::Jwt(filter) => {
                     policy::ask_for_token(filter, &mut head, call.random, call.now, &mut metadata)
                 }
@@ -358,6 +423,14 @@ fn normalize(manager: &HttpManager, head: &mut RequestHead) -> Result<(), Failur
     Ok(())
 }
 
+/// Notes which policy lets a call pass.
+fn allows(rules: &Rbac, facts: &Facts<'_>, outcome: &mut Outcome) {
+    let enforced = rules.rules.as_ref().filter(|rules| rules.action == RbacAction::Allow);
+    if let Some(policy) = enforced.and_then(|rules| rules.judge(facts).policy) {
+        outcome.allowed_by = Some(policy);
+    }
+}
+
 fn pass(step: Step, outcome: &mut Outcome) -> Result<(), Failure> {
     match step {
         Step::Pass | Step::Reroute => Ok(()),
@@ -396,6 +469,16 @@ fn filter_chain<'a>(listener: &'a Listener, call: &Call) -> Option<&'a Arc<Filte
     listener.chain(&connection)
 }
 
+fn transport(chain: &FilterChain, call: &Call) -> Transport {
+    match &chain.transport {
+        DownstreamTransport::Plaintext if call.tls == CallTls::None => Transport::Plaintext,
+        DownstreamTransport::Plaintext => Transport::Passthrough,
+        DownstreamTransport::Tls(tls) if tls.require_client_certificate => Transport::Mutual,
+        DownstreamTransport::Tls(tls) if tls.common.validation.is_some() => Transport::OptionalMutual,
+        DownstreamTransport::Tls(_) => Transport::Tls,
+    }
+}
+
 fn check_tls(chain: &FilterChain, call: &Call) -> Result<(), Failure> {
     match &chain.transport {
         DownstreamTransport::Plaintext => Ok(()),
@@ -403,8 +486,20 @@ fn check_tls(chain: &FilterChain, call: &Call) -> Result<(), Failure> {
         DownstreamTransport::Tls(tls) if wants_mesh(tls, call) != (call.tls == CallTls::Mutual) => {
             Err(Failure::MutualTls)
         }
+        DownstreamTransport::Tls(tls) if !has_name(tls, call) => Err(Failure::WrongName),
         DownstreamTransport::Tls(_) => Ok(()),
     }
+}
+
+/// Whether the client's certificate has a name that the chain wants, as far as it is written in the chain; who names none has any.
+fn has_name(tls: &DownstreamTls, call: &Call) -> bool {
+    let (uris, dns, _) = &call.names;
+    let wanted = tls.common.validation.as_ref().map(|validation| &*validation.names).unwrap_or_default();
+    if wanted.is_empty() || call.any_name || (uris.is_empty() && dns.is_empty()) {
+        return true;
+    }
+    let shown = PeerCertificate { uri_sans: uris.clone(), dns_sans: dns.clone(), ..PeerCertificate::default() };
+    wanted.iter().any(|name| name.accepts(&shown))
 }
 
 /// Whether a chain wants a client's certificate and shows the mesh's own.

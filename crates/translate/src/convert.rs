@@ -53,8 +53,18 @@ pub(crate) fn encoded_field(number: u32, bytes: &[u8]) -> Vec<u8> {
 
 /// The metadata by which a route or a chain names the resource it comes from.
 pub(crate) fn config_metadata(kind: &str, meta: &ObjectMeta) -> Metadata {
-    let path = format!("/apis/networking.istio.io/v1/namespaces/{}/{kind}/{}", meta.namespace, meta.name);
-    let fields = ordered_map(vec![("config".to_owned(), Value { kind: Some(ValueKind::StringValue(path)) })]);
+    said_metadata(vec![("config", config_path(kind, &meta.namespace, &meta.name))])
+}
+
+/// How a resource is named in metadata.
+pub(crate) fn config_path(kind: &str, namespace: &str, name: &str) -> String {
+    format!("/apis/networking.istio.io/v1/namespaces/{namespace}/{kind}/{name}")
+}
+
+/// Metadata that says what something was made from.
+pub(crate) fn said_metadata(said: Vec<(&str, String)>) -> Metadata {
+    let value = |text| Value { kind: Some(ValueKind::StringValue(text)) };
+    let fields = ordered_map(said.into_iter().map(|(key, text)| (key.to_owned(), value(text))).collect());
     Metadata {
         filter_metadata: ordered_map(vec![("istio".to_owned(), Struct { fields })]),
         typed_filter_metadata: HashMap::new(),

@@ -16,6 +16,25 @@ pub(crate) struct Ask {
     /// Without the host.
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) source: IpAddr,
+    /// The workload whose sidecar it comes to, when nobody is asked on the way there.
+    pub(crate) at: Option<String>,
+    /// What the client's certificate proves there.
+    pub(crate) ids: Vec<String>,
+    /// The name that the client's TLS asks for.
+    pub(crate) server_name: Option<String>,
+    pub(crate) protocol: Protocol,
+}
+
+/// What the client speaks.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
+pub(crate) enum Protocol {
+    /// HTTP
+    #[default]
+    Http,
+    /// Bytes of any kind
+    Tcp,
+    /// TLS of its own, towards the host
+    Tls,
 }
 
 /// A client in the mesh.
@@ -47,6 +66,10 @@ impl Ask {
             path: "/".into(),
             headers: Vec::new(),
             source: Ipv4Addr::LOCALHOST.into(),
+            at: None,
+            ids: Vec::new(),
+            server_name: None,
+            protocol: Protocol::default(),
         })
     }
 
@@ -55,7 +78,17 @@ impl Ask {
         let json: Value = serde_json::from_str(line).map_err(|error| format!("no JSON: {error}"))?;
         let text = |key: &str| json[key].as_str();
         let to = text("to").ok_or("there is no \"to\"")?;
-        let mut ask = Ask::new(to, text("from"))?;
+        let at = text("at").map(str::to_owned);
+        let mut ask = Ask::new(to, text("from").filter(|_| at.is_none()))?;
+        if at.is_some() {
+            let ids = json["from"].as_array().map_or(std::slice::from_ref(&json["from"]), Vec::as_slice);
+            ids.iter().filter_map(Value::as_str).for_each(|id| ask.id(id));
+        }
+        ask.at = at;
+        ask.server_name = text("sni").map(str::to_owned);
+        if let Some(name) = text("protocol") {
+            ask.protocol = clap::ValueEnum::from_str(name, false)?;
+        }
         ask.method = text("method").unwrap_or("GET").to_owned();
         ask.path = text("path").unwrap_or("/").to_owned();
         for (name, value) in json["headers"].as_object().into_iter().flatten() {
@@ -77,6 +110,14 @@ impl Ask {
         Ok(())
     }
 
+    /// A name that the client's certificate proves: any URI, or the short form of a workload.
+    pub(crate) fn id(&mut self, text: &str) {
+        match Who::parse(text) {
+            Ok(who) if !text.contains("://") => self.from = Some(who),
+            _ => self.ids.push(text.to_owned()),
+        }
+    }
+
     pub(crate) fn token(&mut self, token: &str) {
         self.headers.push(("authorization".into(), format!("Bearer {token}")));
     }
@@ -86,9 +127,10 @@ impl Who {
     fn parse(text: &str) -> Result<Who, String> {
         let expected =
             || format!("--from {text}: expected NAMESPACE/SERVICE-ACCOUNT or spiffe://DOMAIN/ns/NAMESPACE/sa/ACCOUNT");
-        let parts: Vec<&str> = text.strip_prefix("spiffe://").unwrap_or(text).split('/').collect();
+        let id = text.strip_prefix("spiffe://");
+        let parts: Vec<&str> = id.unwrap_or(text).split('/').collect();
         match parts[..] {
-            [namespace, account] => {
+            [namespace, account] if id.is_none() => {
                 Ok(Who { trust_domain: None, namespace: namespace.into(), account: account.into() })
             }
             [domain, "ns", namespace, "sa", account] => {
@@ -115,6 +157,7 @@ mod tests {
             ("spiffe://td/ns/foo/sa/sleep", Some(who(Some("td"), "foo", "sleep"))),
             ("cluster.local/ns/foo/sa/sleep", Some(who(Some("cluster.local"), "foo", "sleep"))),
             ("sleep", None),
+            ("spiffe://foo/sleep", None),
         ] {
             assert_eq!(Who::parse(text).ok(), expected, "{text}");
         }

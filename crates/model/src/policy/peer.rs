@@ -50,6 +50,26 @@ pub(super) fn compose(policies: &Policies, namespace: &str, labels: &BTreeMap<St
     PeerMode { mode, ports }
 }
 
+/// The policy that settles what a port takes, and none when nobody does.
+pub(super) fn decider<'a>(
+    policies: &'a Policies,
+    namespace: &str,
+    labels: &BTreeMap<String, String>,
+    port: u32,
+) -> Option<&'a Arc<Policy<PeerAuthentication>>> {
+    let of = |namespace: &str| policies.peer.get(namespace).map(Vec::as_slice).unwrap_or_default();
+    let own = if namespace == policies.root { &[][..] } else { of(namespace) };
+    let selects = |policy: &&Arc<Policy<PeerAuthentication>>| !is_for_all(&policy.spec) && is_for(&policy.spec, labels);
+    let for_all = |policy: &&Arc<Policy<PeerAuthentication>>| is_for_all(&policy.spec);
+    let workload = own.iter().find(selects).filter(|policy| {
+        let ports = &policy.spec.port_level_mtls;
+        let of_port = ports.iter().find(|(named, _)| named.0 == port).map(|(_, settings)| settings);
+        set(of_port).or(set(policy.spec.mtls.as_ref())).is_some()
+    });
+    let namespace = own.iter().find(for_all).filter(|policy| set(policy.spec.mtls.as_ref()).is_some());
+    workload.or(namespace).or_else(|| of(&policies.root).iter().find(for_all))
+}
+
 pub(super) fn of_namespace(policies: &Policies, namespace: &str) -> Option<MutualTls> {
     let for_all = |namespace: &str| policies.peer.get(namespace)?.iter().find(|policy| is_for_all(&policy.spec));
     let mesh = for_all(&policies.root).map(|policy| set(policy.spec.mtls.as_ref()).unwrap_or_default());

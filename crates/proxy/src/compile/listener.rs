@@ -27,7 +27,7 @@ use crate::compile::at::{At, Compiled, is_true, number, unset};
 use crate::compile::endpoint::local_address;
 use crate::compile::{access_log, filters, http, matcher, rbac, tls};
 use crate::config::{
-    Destination, Direction, FilterChain, IstioStats, Listener, ListenerFilter, ListenerFilterKind, Network,
+    Destination, Direction, FilterChain, IstioStats, Listener, ListenerFilter, ListenerFilterKind, MadeFrom, Network,
     PortPredicate, Priority, ProxyVersion, Rbac, TcpDestination, TcpProxy, Tunnel, WeightedClusters,
 };
 use crate::headers::HeaderMutations;
@@ -207,7 +207,7 @@ fn filter_chain(at: &At<'_>, proto: &proto::FilterChain) -> Compiled<(ChainMatch
         filter_chain_match,
         filters,
         use_proxy_proto,
-        metadata: _,
+        metadata,
         transport_socket,
         transport_socket_connect_timeout,
         name,
@@ -224,6 +224,7 @@ fn filter_chain(at: &At<'_>, proto: &proto::FilterChain) -> Compiled<(ChainMatch
     };
     let chain = FilterChain {
         name: name.as_str().into(),
+        made_from: made_from(metadata),
         transport: tls::downstream(at, transport_socket)?,
         rbac,
         network,
@@ -244,6 +245,12 @@ fn fingerprint(proto: &proto::FilterChain) -> u64 {
     // Metadata is for those who look at a configuration, and maps have no order.
     let rest = proto::FilterChain { filters, metadata: None, ..proto.clone() };
     xxhash_rust::xxh64::xxh64(&rest.encode_to_vec(), 0)
+}
+
+fn made_from(metadata: &Option<maille_xds::types::core::Metadata>) -> MadeFrom {
+    let metadata = matcher::metadata(metadata);
+    let said = |key: &str| Some(metadata.as_ref()?.get("istio", &[key])?.as_str()?.into());
+    MadeFrom { config: said("config"), tls: said("tls") }
 }
 
 fn chain_match(at: &At<'_>, proto: &proto::FilterChainMatch) -> Compiled<ChainMatch> {

@@ -132,6 +132,8 @@ impl PortPredicate {
 pub struct FilterChain {
     /// Its name; may be empty.
     pub name: Arc<str>,
+    /// What the control plane says that it was made from.
+    pub made_from: MadeFrom,
     /// What lies between TCP and the protocol.
     pub transport: DownstreamTransport,
     /// Who may connect, asked one after the other.
@@ -142,6 +144,15 @@ pub struct FilterChain {
     pub transport_timeout: Option<Duration>,
     /// Of a chain that carries whole connections: what it does with them, but for its policies. The same number is the same.
     pub fingerprint: u64,
+}
+
+/// The resources that a control plane made a filter chain from, as it writes them into the chain's metadata.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MadeFrom {
+    /// What leads the connection on.
+    pub config: Option<Arc<str>>,
+    /// What settles its TLS.
+    pub tls: Option<Arc<str>>,
 }
 
 /// What lies between TCP and the protocol on the client's side.

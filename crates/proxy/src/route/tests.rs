@@ -162,6 +162,7 @@ fn chains_are_sieved_without_going_back() {
     let chain = |name: &str, wanted: ChainMatch| {
         let chain = FilterChain {
             name: name.into(),
+            made_from: Default::default(),
             transport: DownstreamTransport::Plaintext,
             rbac: Vec::new(),
             network: Network::Close,

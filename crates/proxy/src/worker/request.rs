@@ -185,16 +185,9 @@ pub(crate) fn is_referer(value: &[u8]) -> bool {
 fn addresses(client: &Client, manager: &HttpManager, scratch: &mut Scratch, record: &mut Record) -> bool {
     let peer = client.info.remote;
     let headers = &mut scratch.request.headers;
-    let had_forwarded_for = headers.has(HeaderId::XForwardedFor);
-    let mut trusted = None;
     let own_scheme: &[u8] = if client.info.tls.is_some() { b"https" } else { b"http" };
-    let mut may_be_internal = false;
+    let (trusted, may_be_internal) = trusted_client(manager, headers, peer.ip());
     if manager.use_remote_address {
-        may_be_internal = !had_forwarded_for;
-        if manager.xff_trusted_hops > 0 {
-            trusted = forwarded_address(headers, manager.xff_trusted_hops - 1).map(|(address, _)| address);
-        }
-        trusted = trusted.or(Some(peer.ip()));
         if !manager.skip_xff_append {
             // A client on this machine goes by the machine's address, which means something to the next.
             let address = if peer.ip().is_loopback() { maille_net::own_address() } else { peer.ip() };
@@ -207,10 +200,6 @@ fn addresses(client: &Client, manager: &HttpManager, scratch: &mut Scratch, reco
             forwarded_port(client, headers);
         }
     } else {
-        if let Some((address, only)) = forwarded_address(headers, manager.xff_trusted_hops) {
-            trusted = Some(address);
-            may_be_internal = only;
-        }
         if !headers.has(HeaderId::XForwardedProto) {
             headers.append_id(HeaderId::XForwardedProto, own_scheme);
         }
@@ -276,6 +265,24 @@ fn sanitize(headers: &mut maille_http::Headers, edge: bool) {
         headers.remove_all(EDGE);
     }
     headers.remove_all(ALWAYS);
+}
+
+/// The client's address as far as forwarding headers are believed, and whether they leave open that it is one of our own. Without
+/// an address nobody says who the client is but the connection.
+pub(crate) fn trusted_client(
+    manager: &HttpManager,
+    headers: &maille_http::Headers,
+    peer: IpAddr,
+) -> (Option<IpAddr>, bool) {
+    if !manager.use_remote_address {
+        return match forwarded_address(headers, manager.xff_trusted_hops) {
+            Some((address, only)) => (Some(address), only),
+            None => (None, false),
+        };
+    }
+    let hops = manager.xff_trusted_hops.checked_sub(1);
+    let told = hops.and_then(|skip| forwarded_address(headers, skip)).map(|(address, _)| address);
+    (told.or(Some(peer)), !headers.has(HeaderId::XForwardedFor))
 }
 
 /// The address that the proxy `skip` hops before us saw, and whether it is the only one.

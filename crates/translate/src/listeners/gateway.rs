@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use maille_api::ObjectMeta;
 use maille_api::networking::gateway::ServerTlsMode;
 use maille_api::networking::virtual_service::{L4MatchAttributes, TlsMatchAttributes};
 use maille_model::host::{matches, subset_of};
 use maille_model::{MergedGateway, MergedPort, MergedServer, Protocol, VirtualService};
 use maille_xds::types::UInt32Value;
-use maille_xds::types::core::TrafficDirection;
+use maille_xds::types::core::{Metadata, TrafficDirection};
 use maille_xds::types::listener::{AdditionalAddress, Listener};
 
 use super::chain::Chain;
@@ -16,7 +17,7 @@ use super::downstream_tls::server_tls;
 use super::hcm::{Class, Http, connection_settings, limit};
 use super::{Built, filters, stream};
 use crate::Context;
-use crate::convert::{address, dns_subset_cluster};
+use crate::convert::{address, config_path, dns_subset_cluster, said_metadata};
 use crate::routes::hosts_for_namespace;
 
 /// What a client of Istio offers inside TLS, so that nothing else can pass through to services by name alone.
@@ -62,7 +63,7 @@ fn port_chains(context: &Context<'_>, port: &MergedPort, taken: &mut TakenNames)
 
 fn server_chains(context: &Context<'_>, server: &MergedServer, taken: &mut TakenNames) -> Vec<Chain> {
     let Some(settings) = &server.server.tls else {
-        return tcp_filters(context, server).into_iter().map(|filters| guarded(context, filters)).collect();
+        return tcp_chain(context, server, None).into_iter().collect();
     };
     match settings.mode {
         ServerTlsMode::AutoPassthrough => auto_passthrough_chains(context, server),
@@ -72,9 +73,9 @@ fn server_chains(context: &Context<'_>, server: &MergedServer, taken: &mut Taken
             let chain = if server.is_http() {
                 let mut http = Http::rds(Class::Gateway, &server.route_name, server.protocol);
                 http.stat_prefix.clone_from(&server.server.name);
-                Some(Chain::http(http))
+                Some(Chain { metadata: made_from(None, Some(server)), ..Chain::http(http) })
             } else {
-                tcp_filters(context, server).map(|filters| guarded(context, filters))
+                tcp_chain(context, server, Some(server))
             };
             let with_tls = |chain| Chain { sni_hosts: server.sni_hosts.clone(), tls: Some(tls), ..chain };
             chain.map(with_tls).into_iter().collect()
@@ -82,19 +83,28 @@ fn server_chains(context: &Context<'_>, server: &MergedServer, taken: &mut Taken
     }
 }
 
+/// What an explanation of a chain names: the VirtualService that leads on from it, and the Gateway that has its TLS.
+fn made_from(route: Option<&ObjectMeta>, tls: Option<&MergedServer>) -> Option<Metadata> {
+    let route = route.map(|meta| ("config", config_path("virtual-service", &meta.namespace, &meta.name)));
+    let (namespace, name) = tls.and_then(|server| server.gateway.split_once('/')).unzip();
+    let tls = namespace.zip(name).map(|(namespace, name)| ("tls", config_path("gateway", namespace, name)));
+    Some(said_metadata(route.into_iter().chain(tls).collect()))
+}
+
 fn guarded(context: &Context<'_>, filters: Vec<maille_xds::types::listener::Filter>) -> Chain {
     Chain::stream(stream::guarded(context, filters))
 }
 
 /// The first TCP route of a VirtualService for the server's hosts that matches its port.
-fn tcp_filters(context: &Context<'_>, server: &MergedServer) -> Option<Vec<maille_xds::types::listener::Filter>> {
+fn tcp_chain(context: &Context<'_>, server: &MergedServer, tls: Option<&MergedServer>) -> Option<Chain> {
     let port = server.port_number();
     virtual_services(context, server).iter().find_map(|virtual_service| {
         let route = virtual_service.spec.tcp.iter().find(|route| {
             let matches = route.r#match.is_empty() || route.r#match.iter().any(|rule| l4_matches(rule, server));
             matches && !route.route.is_empty()
         })?;
-        stream::to_destinations(context, &route.route, port, &virtual_service.meta)
+        let filters = stream::to_destinations(context, &route.route, port, &virtual_service.meta)?;
+        Some(Chain { metadata: made_from(Some(&virtual_service.meta), tls), ..guarded(context, filters) })
     })
 }
 
@@ -113,7 +123,11 @@ fn passthrough_chains(context: &Context<'_>, server: &MergedServer, taken: &mut 
                 if !take_names(taken, &rule.sni_hosts) {
                     continue;
                 }
-                chains.push(Chain { sni_hosts: rule.sni_hosts.clone(), ..guarded(context, filters) });
+                chains.push(Chain {
+                    sni_hosts: rule.sni_hosts.clone(),
+                    metadata: made_from(Some(&virtual_service.meta), Some(server)),
+                    ..guarded(context, filters)
+                });
             }
         }
     }
@@ -136,6 +150,7 @@ fn auto_passthrough_chains(context: &Context<'_>, server: &MergedServer) -> Vec<
                 chains.push(Chain {
                     sni_hosts: vec![cluster.clone()],
                     application_protocols: ISTIO_MTLS_ALPN.map(str::to_owned).to_vec(),
+                    metadata: made_from(None, Some(server)),
                     ..guarded(context, stream::to_cluster(context, &cluster))
                 });
             }

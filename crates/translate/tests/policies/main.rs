@@ -11,6 +11,7 @@ mod case;
 mod conformance;
 #[path = "../listeners/envoy.rs"]
 mod envoy;
+mod sets;
 mod yaml;
 
 use std::fmt::Write;
