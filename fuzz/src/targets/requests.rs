@@ -82,6 +82,8 @@ pub(super) const AUTHZ_WORDS: &[&[u8]] = &[
 pub(super) fn forwarded(input: &[u8]) -> Answer {
     let Some((hops, text)) = input.split_first() else { return Ok("nothing".into()) };
     let hops = u32::from(hops % 4);
+    // What stands in a header has no line break.
+    let text: Vec<u8> = text.iter().map(|&b| if matches!(b, b'\r' | 0) { b' ' } else { b }).collect();
     let lines: Vec<&[u8]> = text.split(|&b| b == b'\n').collect();
     let got = fuzzing::forwarded_address(&lines, hops);
     if let Some((address, only)) = got {
@@ -174,7 +176,11 @@ pub(super) fn values(input: &[u8]) -> Answer {
 pub(super) fn tokens(input: &[u8]) -> Answer {
     let mut lines = input.split(|&b| b == b'\n');
     let mut head = RequestHead::new();
-    head.set_path(lines.next().unwrap_or_default());
+    let path = lines.next().unwrap_or_default();
+    if path.contains(&b'#') {
+        return Ok("a fragment, which is refused before".into());
+    }
+    head.set_path(path);
     for (i, line) in lines.take(16).enumerate() {
         let name = ["authorization", "x-token", "cookie"][i % 3];
         head.headers.append(&Name::new(name), line);

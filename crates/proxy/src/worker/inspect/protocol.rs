@@ -25,14 +25,20 @@ pub(super) fn of(bytes: &[u8]) -> Parsed {
     // Empty lines before a request are no part of it.
     let skipped = bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
     let bytes = &bytes[skipped.min(4)..];
-    let Some(end) = bytes.iter().take(LINE).position(|byte| *byte == b'\n') else {
-        let is_method = |byte: &u8| byte.is_ascii_alphabetic() || matches!(byte, b'-' | b'_');
-        let method = bytes.iter().take_while(|byte| is_method(byte)).count();
-        let can_be = method == bytes.len() || (method > 0 && bytes[method] == b' ');
-        let text = bytes.iter().all(|byte| *byte >= 0x20 && *byte != 0x7f || *byte == b'\r');
-        return if can_be && text && method <= 32 && bytes.len() < LINE { Parsed::More } else { Parsed::Other };
-    };
-    let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
+    let end = bytes.iter().take(LINE).position(|byte| *byte == b'\n');
+    let line = &bytes[..end.unwrap_or(bytes.len())];
+    // However much of the line has come, it is judged alike: where the network cuts it says nothing about it.
+    let is_method = |byte: &u8| byte.is_ascii_alphabetic() || matches!(byte, b'-' | b'_');
+    let method = line.iter().take_while(|byte| is_method(byte)).count();
+    let text = line.iter().all(|byte| *byte >= 0x20 && *byte != 0x7f || matches!(byte, b'\r' | b'\t'));
+    if !text || method > 32 || line.get(method).is_some_and(|byte| method == 0 || *byte != b' ') {
+        return Parsed::Other;
+    }
+    if end.is_none() {
+        return if line.len() < LINE { Parsed::More } else { Parsed::Other };
+    }
+    // Whoever reads the request takes blanks behind it for nothing, and must be the one who gets it.
+    let line = line.strip_suffix(b"\r").unwrap_or(line).trim_ascii_end();
     let mut words = line.split(|byte| *byte == b' ');
     match (words.next(), words.next(), words.next(), words.next()) {
         (Some(method), Some(target), Some(version), None) if !method.is_empty() && !target.is_empty() => {
@@ -67,6 +73,12 @@ mod tests {
             (b"G", Parsed::More),
             (b"GET /", Parsed::More),
             (b"GET / HTTP/1.1\r", Parsed::More),
+            (b"GET / HTTP/1.1 \t\r\n", Parsed::Http("http/1.1")),
+            (b"GET /\tHTTP/1.1\r\n", Parsed::Other),
+            (b"GET\xa9", Parsed::Other),
+            (b"GET\xa9 / HTTP/1.0\r\n", Parsed::Other),
+            (b"GET /\x01 HTTP/1.1\r\n", Parsed::Other),
+            (b" / HTTP/1.1\r\n", Parsed::Other),
             (b"GET / HTTP/1.1\r\n", Parsed::Http("http/1.1")),
             (b"GET / HTTP/1.1\nHost: a\n", Parsed::Http("http/1.1")),
             (b"M-SEARCH * HTTP/1.0\r\n", Parsed::Http("http/1.0")),
