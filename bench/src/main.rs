@@ -11,6 +11,7 @@ mod histogram;
 mod load;
 mod mesh;
 mod process;
+mod rotation;
 mod rows;
 mod servers;
 mod sidecar;
@@ -49,6 +50,8 @@ enum Command {
     Latency(Options),
     /// Sidecar to sidecar, both summed.
     Sidecars(Options),
+    /// Sidecar to sidecar with 100 AuthorizationPolicies of 5 rules each, both summed.
+    Policies(Options),
     /// gRPC unary over HTTP/2 through a gateway.
     Grpc(Options),
     /// TLS handshakes per CPU second at a gateway.
@@ -71,10 +74,14 @@ enum Command {
     Restart(change::RestartArgs),
     /// SIGTERM to a gateway under load from clients of HTTP/1.1 and HTTP/2: nothing may be lost.
     Drain(drain::Args),
+    /// Load and open streams between sidecars while leaves, intermediates and roots change and the control plane dies: nothing may be lost.
+    Rotation(rotation::Args),
     /// Only the load generator.
     Load(load::Args),
     /// Only the backend: answers every request with a small body.
     Backend(backend::Args),
+    /// Only a server of gRPC streams, or of bytes.
+    Serve(servers::Args),
     /// Only the floor: an epoll forwarder that parses nothing.
     Floor(floor::Args),
 }
@@ -85,6 +92,7 @@ const ALL: &[Measure] = &[
     rows::http1::run,
     rows::latency::run,
     rows::sidecars::run,
+    rows::policies::run,
     rows::grpc::run,
     rows::handshakes::run,
     rows::bodies::run,
@@ -102,6 +110,7 @@ fn main() -> anyhow::Result<()> {
         Command::Http1(o) => (o, &[rows::http1::run]),
         Command::Latency(o) => (o, &[rows::latency::run]),
         Command::Sidecars(o) => (o, &[rows::sidecars::run]),
+        Command::Policies(o) => (o, &[rows::policies::run]),
         Command::Grpc(o) => (o, &[rows::grpc::run]),
         Command::Handshakes(o) => (o, &[rows::handshakes::run]),
         Command::Bodies(o) => (o, &[rows::bodies::run]),
@@ -113,8 +122,10 @@ fn main() -> anyhow::Result<()> {
         Command::Change(args) => return change::run(&args),
         Command::Restart(args) => return change::restart(&args),
         Command::Drain(args) => return drain::run(&args),
+        Command::Rotation(args) => return rotation::run(&args),
         Command::Load(args) => return load::main(&args),
         Command::Backend(args) => return backend::main(&args),
+        Command::Serve(args) => return servers::main(&args),
         Command::Floor(args) => return floor::main(&args),
     };
     process::step_aside();

@@ -6,6 +6,7 @@ pub(crate) mod handshakes;
 pub(crate) mod http1;
 pub(crate) mod latency;
 pub(crate) mod memory;
+pub(crate) mod policies;
 pub(crate) mod routes;
 pub(crate) mod sidecars;
 

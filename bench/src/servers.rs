@@ -1,6 +1,7 @@
 //! Backends for what the plain one cannot do: large bodies, gRPC, bytes. One thread each, stopped when dropped.
 
 use bytes::Bytes;
+use clap::{Parser, ValueEnum};
 use std::net::SocketAddr;
 use std::sync::OnceLock;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -10,6 +11,37 @@ use tokio::sync::oneshot;
 /// The size of a large body.
 pub(crate) const LARGE: usize = 1 << 20;
 
+/// What `serve` can be told.
+#[derive(Parser)]
+pub(crate) struct Args {
+    /// What is served.
+    served: Served,
+    /// Where it listens.
+    #[arg(long)]
+    listen: SocketAddr,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Served {
+    /// gRPC: every message of a call is sent back as it comes.
+    Calls,
+    /// Bytes are sent back.
+    Bytes,
+}
+
+/// Runs until killed.
+pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
+    let kind = match args.served {
+        Served::Calls => Kind::Calls,
+        Served::Bytes => Kind::Echo,
+    };
+    let listener = std::net::TcpListener::bind(args.listen)?;
+    listener.set_nonblocking(true)?;
+    println!("serving on {}", args.listen);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(accept(listener, kind))?)
+}
+
 /// What a server does with a connection.
 #[derive(Clone, Copy)]
 pub(crate) enum Kind {
@@ -17,6 +49,8 @@ pub(crate) enum Kind {
     Bodies,
     /// gRPC over HTTP/2: every call is answered with its own message.
     Grpc,
+    /// gRPC: every message is sent back as it comes, for as long as the call lasts.
+    Calls,
     /// Sends back what it gets.
     Echo,
 }
@@ -68,6 +102,7 @@ async fn accept(listener: std::net::TcpListener, kind: Kind) -> std::io::Result<
             let _ = match kind {
                 Kind::Bodies => bodies(stream).await,
                 Kind::Grpc => grpc(stream).await,
+                Kind::Calls => calls(stream).await,
                 Kind::Echo => echo(stream).await,
             };
         });
@@ -142,12 +177,36 @@ async fn grpc(stream: TcpStream) -> anyhow::Result<()> {
             let head = http::Response::builder().header("content-type", "application/grpc").body(())?;
             let mut send = respond.send_response(head, false)?;
             send.send_data(message.into(), false)?;
-            send.send_trailers(http::HeaderMap::from_iter([(
-                http::HeaderName::from_static("grpc-status"),
-                http::HeaderValue::from_static("0"),
-            )]))?;
-            anyhow::Ok(())
+            end(&mut send)
         });
     }
     Ok(())
+}
+
+async fn calls(stream: TcpStream) -> anyhow::Result<()> {
+    let mut connection = h2::server::handshake(stream).await?;
+    while let Some(request) = connection.accept().await {
+        let (request, mut respond) = request?;
+        tokio::spawn(async move {
+            let mut body = request.into_body();
+            let head = http::Response::builder().header("content-type", "application/grpc").body(())?;
+            let mut send = respond.send_response(head, false)?;
+            while let Some(data) = body.data().await {
+                let data = data?;
+                body.flow_control().release_capacity(data.len())?;
+                // A frame with nothing in it says no more than that the call is over, and counts as a flood.
+                if !data.is_empty() {
+                    send.send_data(data, false)?;
+                }
+            }
+            end(&mut send)
+        });
+    }
+    Ok(())
+}
+
+/// A call that went well.
+fn end(send: &mut h2::SendStream<Bytes>) -> anyhow::Result<()> {
+    let status = (http::HeaderName::from_static("grpc-status"), http::HeaderValue::from_static("0"));
+    Ok(send.send_trailers(http::HeaderMap::from_iter([status]))?)
 }

@@ -11,19 +11,7 @@ const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: server, n
 
 pub(crate) fn run(o: &Options) -> anyhow::Result<Report> {
     let dir = tempfile::tempdir()?;
-    let (mut contenders, mut secured) = (vec![], vec![]);
-    for name in ["maille", "envoy"] {
-        if !o.only.is_empty() && !o.only.iter().any(|x| x == name) {
-            continue;
-        }
-        if name == "envoy" && process::find("ENVOY", &["envoy"]).is_none() {
-            println!("envoy: not found on this machine, left out");
-            continue;
-        }
-        let (c, mtls) = start(dir.path(), name)?;
-        secured.push(format!("{name} {}", if mtls { "mTLS" } else { "in plain text" }));
-        contenders.push(c);
-    }
+    let (contenders, secured) = start(o, dir.path(), "")?;
     let row = Row {
         title: format!(
             "sidecar to sidecar, access log and metrics on, both proxies summed, {} connections; {}",
@@ -48,11 +36,31 @@ pub(crate) fn run(o: &Options) -> anyhow::Result<Report> {
     })
 }
 
-fn start(dir: &Path, name: &'static str) -> anyhow::Result<(Contender, bool)> {
+/// maille's sidecars and Envoy's, each pair in a mesh of its own with `resources` beside the service; and for each whether
+/// mutual TLS is on.
+pub(super) fn start(o: &Options, dir: &Path, resources: &str) -> anyhow::Result<(Vec<Contender>, Vec<String>)> {
+    let (mut contenders, mut secured) = (vec![], vec![]);
+    for name in ["maille", "envoy"] {
+        if !o.only.is_empty() && !o.only.iter().any(|x| x == name) {
+            continue;
+        }
+        if name == "envoy" && process::find("ENVOY", &["envoy"]).is_none() {
+            println!("envoy: not found on this machine, left out");
+            continue;
+        }
+        let (c, mtls) = pair(dir, name, resources)?;
+        secured.push(format!("{name} {}", if mtls { "mTLS" } else { "in plain text" }));
+        contenders.push(c);
+    }
+    Ok((contenders, secured))
+}
+
+fn pair(dir: &Path, name: &'static str, resources: &str) -> anyhow::Result<(Contender, bool)> {
     let dir = &dir.join(name);
     let config = dir.join("config");
     std::fs::create_dir_all(&config)?;
     mesh::write(&config, "service.yaml", SERVICE)?;
+    mesh::write(&config, "more.yaml", resources)?;
     mesh::write(
         &config,
         "mesh.yaml",

@@ -3,9 +3,9 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use maille_identity::ca::{DEFAULT_LEAF_TTL, Names};
+use maille_identity::ca::Names;
 use maille_identity::csr::{self, Request};
 use maille_identity::{SpiffeId, spiffe};
 use rustls::crypto::aws_lc_rs::default_provider;
@@ -34,14 +34,16 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// What every TLS connection is accepted with.
 pub(crate) struct Tls {
     config: RwLock<Arc<ServerConfig>>,
+    /// Of the first one.
+    renew_after: Duration,
     address: SocketAddr,
 }
 
 impl Tls {
     /// Ready for connections at an address.
     pub(crate) fn new(shared: &Shared, address: SocketAddr) -> io::Result<Arc<Self>> {
-        let config = config(shared, address).map_err(io::Error::other)?;
-        Ok(Arc::new(Self { config: RwLock::new(config), address }))
+        let (config, renew_after) = config(shared, address).map_err(io::Error::other)?;
+        Ok(Arc::new(Self { config: RwLock::new(config), renew_after, address }))
     }
 
     /// For one connection: whoever comes next may meet a newer one.
@@ -52,16 +54,16 @@ impl Tls {
     /// Renews our certificate in time, and at once when the roots change, until it is dropped.
     pub(crate) async fn keep(self: Arc<Self>, shared: Arc<Shared>) {
         let mut trust = shared.ca.trust_changes();
-        let mut wait = DEFAULT_LEAF_TTL / 2;
+        let mut wait = self.renew_after;
         loop {
             tokio::select! {
                 changed = trust.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep(wait) => {}
             }
             wait = match config(&shared, self.address) {
-                Ok(config) => {
+                Ok((config, renew_after)) => {
                     *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
-                    DEFAULT_LEAF_TTL / 2
+                    renew_after
                 }
                 Err(error) => {
                     tracing::error!(%error, "the control plane's own certificate could not be renewed; trying again");
@@ -77,7 +79,8 @@ pub(crate) fn shown(connection: &ServerConnection) -> Option<SpiffeId> {
     spiffe::of_certificate(connection.peer_certificates()?.first()?).ok()
 }
 
-fn config(shared: &Shared, address: SocketAddr) -> Result<Arc<ServerConfig>, String> {
+/// With a certificate of its own, and when that is to be renewed: at half of its life, which a signer near its end cuts short.
+fn config(shared: &Shared, address: SocketAddr) -> Result<(Arc<ServerConfig>, Duration), String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let mut names = Names { dns: NAMES.map(str::to_owned).to_vec(), ..Names::default() };
     names.addresses = vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
@@ -96,6 +99,7 @@ fn config(shared: &Shared, address: SocketAddr) -> Result<Arc<ServerConfig>, Str
     let (key, request) = csr::generate().map_err(|error| text(&error))?;
     let request = Request::read(&request).map_err(|error| text(&error))?;
     let issued = shared.ca.serve(&request, &names).map_err(|error| text(&error))?;
+    let renew_after = issued.not_after.duration_since(SystemTime::now()).unwrap_or_default() / 2;
     let provider = Arc::new(default_provider());
     let mut roots = RootCertStore::empty();
     for root in &shared.ca.trust().roots {
@@ -115,5 +119,5 @@ fn config(shared: &Shared, address: SocketAddr) -> Result<Arc<ServerConfig>, Str
     // A certificate is checked anew on every connection: there are few, and they last.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    Ok(Arc::new(config))
+    Ok((Arc::new(config), renew_after.max(AGAIN)))
 }

@@ -164,6 +164,14 @@ pub(crate) fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     written
 }
 
+/// Writes behind what is in a file that only its owner can read; makes it when there is none.
+pub(crate) fn append_private(path: &Path, content: &[u8]) -> io::Result<()> {
+    let flags = OFlags::NOFOLLOW.bits().cast_signed();
+    let mut file = OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(flags).open(path)?;
+    owned_and_private(&file.metadata()?).map_err(io::Error::other)?;
+    file.write_all(content)
+}
+
 /// Reads a file that nobody else can have written or read; `None` when there is none.
 pub(crate) fn read_private(path: &Path, limit: u64) -> Result<Option<String>, TokenError> {
     let io_error = |source| TokenError::Io { path: path.to_path_buf(), source };

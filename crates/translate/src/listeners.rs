@@ -56,10 +56,7 @@ pub(crate) fn build(context: &Context<'_>) -> Built {
         return Built::default();
     }
     let mut built = Built::default();
-    // Without redirection a listener has to be bound to be of use, and only the forward proxy's address is the sidecar's own.
-    if !context.is_uncaptured() {
-        built.extend(outbound::build(context));
-    }
+    built.extend(outbound::build(context));
     built.extend(http_proxy::build(context));
     if !context.is_uncaptured() {
         built.listeners.push(virtual_outbound::build(context));

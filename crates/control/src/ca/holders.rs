@@ -1,7 +1,10 @@
 //! Who holds which certificate, and what they believe: what a rotation waits for, and what `maille ca status` shows.
+//!
+//! It is kept in a file: the whole table, written when it has changed and at most once a second, and behind it a line for each
+//! certificate that was issued or given up since. So whoever got one in the moment before a crash is waited for after it.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::Trust;
-use crate::token::{read_private, remove, write_private};
+use crate::token::{append_private, read_private, remove, write_private};
 
 /// More certificates than this are not remembered one by one; the ones that end first go first.
 const MAX: usize = 50_000;
@@ -26,6 +29,8 @@ const ABSENT: Duration = Duration::from_secs(60);
 pub(crate) struct Holders {
     path: PathBuf,
     table: Mutex<Table>,
+    /// Held by whoever writes: what was added to the table before it is in the file after it.
+    writing: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -52,6 +57,17 @@ struct Held {
     seen: Option<Instant>,
 }
 
+/// What has come since the table was written.
+#[derive(Deserialize, Serialize)]
+struct Entry {
+    /// The certificate that is nobody's any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    gone: Option<String>,
+    /// The one that was issued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    came: Option<(String, Held)>,
+}
+
 /// One holder as others see it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Holder {
@@ -72,37 +88,33 @@ impl Holder {
 impl Holders {
     /// As they were when they were last written down.
     pub(super) fn restore(path: PathBuf) -> Self {
-        let held = read_private(&path, MAX_FILE).ok().flatten();
-        let held: HashMap<String, Held> = held.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
-        Self { path, table: Mutex::new(Table { held, dirty: false }) }
+        let held = read(&path);
+        Self { path, table: Mutex::new(Table { held, dirty: false }), writing: Mutex::default() }
     }
 
     /// A certificate was issued. The one that it replaces is its owner's to name.
     pub(super) fn issued(&self, issued: &Issued, id: &SpiffeId, trust: &Trust, replaces: Option<&str>) {
         let id = id.to_string();
-        let mut table = self.lock();
-        let before = replaces.filter(|serial| table.held.get(*serial).is_some_and(|held| held.id == id));
-        let before = before.and_then(|serial| table.held.remove(serial));
-        let held = Held {
-            id,
-            not_after: seconds(issued.not_after),
-            authority: trust.authority.clone(),
-            trust: trust.hash.clone(),
-            listens: before.as_ref().is_some_and(|before| before.listens),
-            asking: 0,
-            seen: Some(Instant::now()),
+        let entry = {
+            let mut table = self.lock();
+            let before = replaces.filter(|serial| table.held.get(*serial).is_some_and(|held| held.id == id));
+            let gone = before.map(str::to_owned);
+            let before = before.and_then(|serial| table.held.remove(serial));
+            let held = Held {
+                id,
+                not_after: seconds(issued.not_after),
+                authority: trust.authority.clone(),
+                trust: trust.hash.clone(),
+                listens: before.as_ref().is_some_and(|before| before.listens),
+                asking: 0,
+                seen: Some(Instant::now()),
+            };
+            table.held.insert(issued.serial.clone(), held.clone());
+            table.dirty = true;
+            table.make_room();
+            Entry { gone, came: Some((issued.serial.clone(), held)) }
         };
-        table.held.insert(issued.serial.clone(), held);
-        table.dirty = true;
-        if table.held.len() > MAX {
-            table.forget_expired(SystemTime::now());
-            if table.held.len() > MAX
-                && let Some(first) =
-                    table.held.iter().min_by_key(|(_, held)| held.not_after).map(|(serial, _)| serial.clone())
-            {
-                table.held.remove(&first);
-            }
-        }
+        self.add(&entry);
     }
 
     /// Somebody asks for news, and says by that what it has. The guard stands for as long as it asks.
@@ -125,11 +137,16 @@ impl Holders {
 
     /// A workload has ended and takes its certificate with it.
     pub(super) fn leaves(&self, serial: &str, id: Option<&SpiffeId>) {
-        let mut table = self.lock();
-        if table.held.get(serial).is_some_and(|held| id.is_none_or(|id| id.to_string() == held.id)) {
+        {
+            let mut table = self.lock();
+            let own = table.held.get(serial).is_some_and(|held| id.is_none_or(|id| id.to_string() == held.id));
+            if !own {
+                return;
+            }
             table.held.remove(serial);
             table.dirty = true;
         }
+        self.add(&Entry { gone: Some(serial.to_owned()), came: None });
     }
 
     /// Everybody whose certificate is good still, the soonest to end first.
@@ -171,6 +188,7 @@ impl Holders {
 
     /// Writes them down, if anything has changed.
     pub(crate) fn save(&self) {
+        let _writing = self.writing();
         let text = {
             let mut table = self.lock();
             if !std::mem::take(&mut table.dirty) {
@@ -190,12 +208,57 @@ impl Holders {
         }
     }
 
+    /// Writes down one entry, at once.
+    fn add(&self, entry: &Entry) {
+        let _writing = self.writing();
+        let line = serde_json::to_vec(entry).map_err(std::io::Error::other);
+        let written = line.and_then(|line| append_private(&self.path, &[b"\n", line.as_slice(), b"\n"].concat()));
+        if let Err(error) = written {
+            // `save` writes it, and complains.
+            tracing::debug!(path = %self.path.display(), %error, "not written down at once");
+        }
+    }
+
+    fn writing(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// What was written down: the table if there is one, and the entries behind it. A line that was cut off in its middle is not
+/// there.
+fn read(path: &Path) -> HashMap<String, Held> {
+    let text = read_private(path, MAX_FILE).ok().flatten().unwrap_or_default();
+    let mut held: HashMap<String, Held> = HashMap::new();
+    for line in text.lines().filter(|line| !line.is_empty()) {
+        if let Ok(table) = serde_json::from_str::<HashMap<String, Held>>(line) {
+            held = table;
+        } else if let Ok(Entry { gone, came }) = serde_json::from_str(line) {
+            gone.into_iter().for_each(|serial| drop(held.remove(&serial)));
+            held.extend(came);
+        }
+    }
+    held
+}
+
 impl Table {
+    /// More than can be remembered: those that end first are forgotten.
+    fn make_room(&mut self) {
+        if self.held.len() <= MAX {
+            return;
+        }
+        self.forget_expired(SystemTime::now());
+        if self.held.len() > MAX
+            && let Some(first) =
+                self.held.iter().min_by_key(|(_, held)| held.not_after).map(|(serial, _)| serial.clone())
+        {
+            self.held.remove(&first);
+        }
+    }
+
     fn forget_expired(&mut self, now: SystemTime) {
         let before = self.held.len();
         self.held.retain(|_, held| held.not_after > seconds(now));
@@ -221,4 +284,48 @@ impl Drop for Asking<'_> {
 
 fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn issued(serial: &str) -> Issued {
+        let not_after = SystemTime::now() + Duration::from_secs(60);
+        Issued { chain: Vec::new(), serial: serial.to_owned(), not_after }
+    }
+
+    fn serials(holders: &Holders) -> Vec<String> {
+        let mut serials: Vec<String> = holders.list().into_iter().map(|holder| holder.serial).collect();
+        serials.sort();
+        serials
+    }
+
+    #[test]
+    fn a_crash_forgets_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("1.certificates");
+        let id: SpiffeId = "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap();
+        let trust =
+            Trust { roots: Vec::new(), pem: String::new(), hash: "trust".into(), authority: "authority".into() };
+        // Nothing is saved from here on but what is written at once.
+        let first = Holders::restore(path.clone());
+        first.issued(&issued("a"), &id, &trust, None);
+        first.issued(&issued("b"), &id, &trust, None);
+        first.save();
+        first.issued(&issued("c"), &id, &trust, Some("a"));
+        first.issued(&issued("d"), &id, &trust, None);
+        first.leaves("b", Some(&id));
+        assert_eq!(serials(&first), ["c", "d"]);
+        assert_eq!(first.list(), Holders::restore(path.clone()).list());
+
+        // Cut off in the middle of a line, which is lost, and those after it are not.
+        let text = std::fs::read_to_string(&path).unwrap();
+        let cut = text.find("\"gone\":\"b\"").unwrap();
+        write_private(&path, &text.as_bytes()[..cut]).unwrap();
+        let second = Holders::restore(path.clone());
+        assert_eq!(serials(&second), ["b", "c", "d"]);
+        second.issued(&issued("e"), &id, &trust, None);
+        assert_eq!(serials(&Holders::restore(path)), ["b", "c", "d", "e"]);
+    }
 }

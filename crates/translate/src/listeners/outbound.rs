@@ -105,8 +105,19 @@ struct Entries<'a> {
 
 impl Entries<'_> {
     fn add_egress(&mut self, egress: &EgressListener) {
-        let bound = egress.listener.capture_mode == CaptureMode::None || egress.listener.bind.starts_with("unix://");
+        let uncaptured = self.context.is_uncaptured();
+        let bound = match egress.listener.capture_mode {
+            CaptureMode::None => true,
+            CaptureMode::Default => uncaptured,
+            CaptureMode::Iptables => false,
+        } || egress.listener.bind.starts_with("unix://");
+        // Without redirection a listener has to be bound to be of use, and only those whose port was asked for may be: the
+        // ports of services belong to whoever serves them.
+        if uncaptured && !(bound && egress.listener.port.is_some()) {
+            return;
+        }
         let addresses = match egress.listener.bind.as_str() {
+            "" if uncaptured => vec![self.context.proxy.address().to_owned()],
             "" if bound => vec![super::localhost(self.context.proxy).to_owned()],
             "" => Vec::new(),
             bind => vec![bind.to_owned()],
