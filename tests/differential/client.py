@@ -5,7 +5,8 @@ import wire
 
 
 async def ask(ports, send, case):
-    """`send`: {to, protocol, method, path, host, headers, body, chunked, trailers, source, sni, cancel, lines, patience}; `ports` by listener."""
+    """`send`: {to, protocol, method, path, host, headers, body, chunked, trailers, source, sni, cancel, lines, patience}; `ports` by listener.
+    `unfinished`: half of the body is sent, and then nothing; `cancel` leaves as well."""
     try:
         return await asyncio.wait_for(one(ports, send, case), send.get("patience", 8))
     except asyncio.TimeoutError:
@@ -68,6 +69,8 @@ async def h1(reader, writer, send, case):
         await writer.drain()
         await asyncio.sleep(0.3)
         return {"cancelled": True}
+    if send.get("unfinished"):
+        data = data[:-len(body_of(send)) // 2]
     writing = asyncio.ensure_future(pour(writer, data))
     out = {"interim": []}
     try:
@@ -127,10 +130,14 @@ async def h2(reader, writer, send, case):
         pouring = None
         if sends_body:
             async def pour_all():
+                if send.get("unfinished"):
+                    return await peer.data(n, body[:len(body) // 2])
                 if await peer.data(n, body, end=not trailers) and trailers:
                     peer.headers(n, [(k.lower(), v) for k, v in trailers], end=True)
             pouring = asyncio.ensure_future(pour_all())
         await s.done.wait()
+        if send.get("unfinished"):
+            await asyncio.sleep(0.2)                       # for what comes after the end of the answer
         if pouring:
             pouring.cancel()
         out = {"interim": s.interim}
@@ -165,7 +172,7 @@ async def tcp(reader, writer, send, case):
 async def upgrade(reader, writer, send, case):
     """Asks to upgrade; on 101 talks lines through the tunnel, otherwise reads the answer as any other."""
     early = "".join(f"{x}\n" for x in send.get("early", []))
-    headers = [("Host", send["host"]), ("x-case", case), ("Connection", "Upgrade"), ("Upgrade", send.get("upgrade", "websocket")), *send.get("headers", [])]
+    headers = [("Host", send["host"]), ("x-case", case), ("Connection", send.get("connection", "Upgrade")), ("Upgrade", send.get("upgrade", "websocket")), *send.get("headers", [])]
     writer.write(wire.h1_message(f"GET {send.get('path', '/')} HTTP/1.1", headers) + early.encode())
     head = await wire.h1_head(reader)
     if head is None:

@@ -160,8 +160,10 @@ def protocols(b):
             ask({"body": "with trailers", "trailers": [("x-sum", "1"), ("grpc-status", "0")]}, headers=[("te", "trailers")])
             ask(method="POST", body=5000, trailers=[("X-Check", "sum")], headers=[("trailer", "x-check")])
             ask({"chunked": True, "body": 30000}); ask({"body": 0})
-            ask({"interim": [103]}); ask({"interim": [100, 103]}, method="POST", body="abc")
+            ask({"interim": [b.pick(102, 103, 104)]}); ask({"interim": [100, 103]}, method="POST", body="abc")
+            ask({"interim": [103], "break": "after-interim"})
             ask({"early": True, "status": 200}, method="POST", body=b.pick(100, 40000))
+            ask({"early": True, "status": 200}, method="POST", body=b.pick(100, 40000), unfinished=True)
             for how in ("before", "after-headers", "mid-body"):
                 ask({"break": how, "body": 4000, "code": b.rng.choice(RESETS[:6])}, method=b.pick("GET", "POST"))
             ask({"delay": 1}, cancel="whole", method="POST", body=100)
@@ -228,6 +230,7 @@ def faults(b):
         host = b.config(routes=[{"match": [{"headers": {"x-fault": {"exact": "yes"}}}], "fault": fault, "headers": {"response": {"add": {"x-fault": "1"}}}}, {}])
         for client in ("h1", "h2"):
             b.ask(host, protocol=client, headers=[("x-fault", "yes")], method=b.pick("GET", "POST"), body=b.pick(0, 50))
+            b.ask(host, protocol=client, headers=[("x-fault", "yes")], method="POST", body=b.pick(50, 30000), chunked=b.pick(True, False), unfinished=b.pick(True, False))
         b.ask(host, headers=[("x-fault", "no"), ("x-envoy-fault-abort-request", "418"), ("x-envoy-fault-delay-request", "100")])
         b.ask(host, method="HEAD", headers=[("x-fault", "yes")])
 
@@ -244,6 +247,8 @@ def mirrors(b):
             b.ask(host, protocol=client, path="/m?x=1")
             b.ask(host, protocol=client, method="POST", body=b.pick(10, 30000), headers=[("x-y", "z")], chunked=True)
         b.ask(host, [{"status": 503}, {}])
+        b.ask(host, method=b.pick("GET", "PUT"), chunked=True)
+        b.ask(host, method="PUT", body=b.pick(0, 100000))
     b.count += 1
     first, second = b.service(["b"], host=f"shadow{b.count}b.example"), b.service(["dead"], host=f"shadow{b.count}d.example")
     host = b.config(route={"mirrors": [{"destination": {"host": first}, "percentage": {"value": 100}}, {"destination": {"host": second}, "percentage": {"value": 100}}]})
@@ -292,6 +297,8 @@ def headers(b):
     for body in ("hello", ""):
         host = b.config(route={"directResponse": {"status": b.pick(200, 404, 503), "body": {"string": body}}, "headers": {"response": {"set": {"x-direct": "1"}}}})
         b.ask(host); b.ask(host, method="HEAD"); b.ask(host, protocol="h2", method="POST", body=70000)
+        for client in ("h1", "h2"):
+            b.ask(host, protocol=client, method="POST", body=b.pick(10, 70000), unfinished=True)
     host = b.config(route={"headers": {"request": {"set": {":authority": "set.example", "x-proto": "%REQ(X-FORWARDED-PROTO)%"}}}})
     b.ask(host); b.ask(host, protocol="h2")
 
@@ -300,10 +307,15 @@ def websocket(b):
     for protocol, policy in (("HTTP", None), ("HTTP2", None), ("HTTP", {"connectionPool": {"http": {"useClientProtocol": True}}})):
         host = b.config(protocol=protocol, policy=policy, route={"timeout": "1s", "retries": {"attempts": 1, "retryOn": "5xx,reset"}, "headers": {"response": {"add": {"x-way": "1"}}}})
         if protocol == "HTTP":
+            for spelled in ("upgrade", "UPGRADE"):
+                b.ask(host, [{"upgrade": [("upgrade", "WebSocket"), ("connection", b.pick("upgrade", "UpGrade"))]}], protocol="upgrade", connection=spelled)
             b.ask(host, protocol="upgrade")
             b.ask(host, protocol="upgrade", lines=["x" * 30000, "two", "bye"], path="/chat?room=1", headers=[("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="), ("sec-websocket-version", "13")])
             b.ask(host, protocol="upgrade", early=["first"])
-        b.ask(host, [{"status": b.pick(200, 403, 426), "body": "no upgrade"}], protocol="upgrade")
+        for status in (200, b.pick(204, 302), 403, b.pick(426, 503)):
+            b.ask(host, [{"status": status, "body": "no upgrade", "headers": [("content-type", "text/x")]}], protocol="upgrade")
+        b.ask(host, [{"status": b.pick(200, 400, 426), "body": "no upgrade", "headers": [("upgrade", "websocket"), ("connection", "upgrade")]}], protocol="upgrade")
+        b.ask(host, [{"status": 426, "headers": [("upgrade", "websocket"), ("connection", "upgrade")]}])
         b.ask(host, [{"status": 404}], protocol="upgrade", upgrade=b.pick("foo", "h2c", "websocket2"))
         b.ask(host, [{"break": "before", "status": 1}], protocol="upgrade")
         b.ask(host, [{"status": 404}], protocol="upgrade", upgrade="websocket", headers=[("content-length", "0")])

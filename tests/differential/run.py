@@ -137,7 +137,7 @@ def differences(ours, theirs):
 
 
 def excuse(pair, difference):
-    return next((name for name, pattern in known.DELIBERATE + known.OPEN if re.match(pattern, f"{pair.name}: {difference}")), None)
+    return next((name for name, pattern, concerns in known.DELIBERATE + known.OPEN if concerns(pair) and re.match(pattern, difference)), None)
 
 
 async def judge(world, planes, pair, round):
@@ -156,7 +156,14 @@ async def judge(world, planes, pair, round):
             await asyncio.sleep(0.3)
         return comparable(answer, world.seen.get(case, []), plane)
     ours, theirs = await asyncio.gather(*(one(p) for p in planes))
+    plant(os.environ.get("PLANT"), ours)
     return differences(ours, theirs), ours, theirs
+
+
+def plant(what, ours):
+    """A defect on purpose: something is other than it was."""
+    for k in [k for k in ours if what and k.startswith(what)]:
+        ours[k] = [*ours[k], "x-planted: 1"] if isinstance(ours[k], list) else f"planted {ours[k]}"
 
 
 async def run(args, seed, work):
@@ -221,7 +228,7 @@ async def ask_all(args, world, planes, pairs):
     if excused:
         print("known, see known.py:", ", ".join(f"{k} ×{n}" for k, n in sorted(excused.items())))
     whole = not (args.k or args.only or args.protocol or args.upstream)
-    for name, _ in known.DELIBERATE + known.OPEN if whole else []:
+    for name, *_ in known.DELIBERATE + known.OPEN if whole else []:
         if name not in excused:
             print(f"known.py: {name} matches nothing any more")
     print(f"{len(pairs)} pairs, {len(failed)} differ ({time.time() - started:.0f} s)", flush=True)

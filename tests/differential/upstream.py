@@ -2,8 +2,8 @@
 
 A script is a list of steps; attempt n takes step n, later ones the last. A step is a dict, everything in it optional:
 `status`, `headers`, `body` (text, or a number of bytes), `trailers`, `chunked` (HTTP/1), `interim` (a list of 1xx), `delay` (seconds before anything),
-`early` (answer before the request's body is read), and how to break off: `break`: "before" | "after-headers" | "mid-body", by `code` on
-HTTP/2 (RST_STREAM) or by resetting the connection on HTTP/1 (`code: "FIN"` closes it in order).
+`early` (answer before the request's body is read), and how to break off: `break`: "before" | "after-interim" | "after-headers" | "mid-body", by `code` on
+HTTP/2 (RST_STREAM) or by resetting the connection on HTTP/1 (`code: "FIN"` closes it in order). `upgrade` are headers of the answer to an upgrade.
 """
 import asyncio, socket, struct
 
@@ -21,7 +21,7 @@ class World:
         entries = self.seen.setdefault(case, [])
         script = self.scripts.get(case) or [{}]
         mine = sum(e["server"] == server for e in entries) if script[0].get("by-server") else len([e for e in entries if not e["shadow"]])
-        shadow = more.get("authority", "").split(":")[0].endswith("-shadow")
+        shadow = "-mirrors-" in (case or "") and server != "a"
         entry = {"server": server, "protocol": protocol, **more, "headers": headers, "shadow": shadow, "ended": None}
         entries.append(entry)
         return entry, {} if shadow else script[min(mine, len(script) - 1)]
@@ -89,7 +89,7 @@ class Server:
         fields = {k.lower(): v for k, v in headers}
         entry, step = self.world.begin(self.name, "h1", headers, method=method, path=path, authority=fields.get("host", ""))
         if fields.get("upgrade", "").lower() == "websocket" and not step.get("status"):
-            return await self.upgrade(entry, headers, reader, writer)
+            return await self.upgrade(entry, step, reader, writer)
         if not step.get("early"):
             await self.h1_take_body(entry, reader, headers)
         if step.get("delay"):
@@ -117,6 +117,10 @@ class Server:
             return abort(writer, step)
         for n in step.get("interim", []):
             writer.write(f"HTTP/1.1 {n} Interim\r\nx-interim: {n}\r\n\r\n".encode())
+        if how == "after-interim":
+            await writer.drain()
+            await asyncio.sleep(0.15)
+            return abort(writer, step)
         status, body, headers = step.get("status", 200), content(step), list(step.get("headers", []))
         bodiless = status in (204, 304) or method == "HEAD"
         chunked = step.get("chunked") or bool(step.get("trailers"))
@@ -141,8 +145,9 @@ class Server:
         await writer.drain()
         return True
 
-    async def upgrade(self, entry, headers, reader, writer):
-        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\nx-server: " + self.name.encode() + b"\r\n\r\n")
+    async def upgrade(self, entry, step, reader, writer):
+        headers = [*step.get("upgrade", [("upgrade", "websocket"), ("connection", "Upgrade")]), ("x-server", self.name)]
+        writer.write(wire.h1_message("HTTP/1.1 101 Switching Protocols", headers))
         got = b""
         while line := await reader.readline():
             got += line
@@ -187,6 +192,9 @@ class Server:
             return self.h2_break(peer, stream, code, before=True)
         for n in step.get("interim", []):
             peer.headers(stream, [(":status", str(n)), ("x-interim", str(n))])
+        if how == "after-interim":
+            await asyncio.sleep(0.15)
+            return self.h2_break(peer, stream, code)
         status, body = step.get("status", 200), content(step)
         bodiless = status in (204, 304) or method == "HEAD"
         headers = [(":status", str(status)), *step.get("headers", []), ("x-server", self.name)]

@@ -194,18 +194,37 @@ impl Headers {
         }
     }
 
-    /// Leaves one field of a well-known name, where the first one was, with all values joined by `,`.
+    /// Adds a field as Envoy does: a value of which it keeps one joins what is there.
+    pub fn join(&mut self, name: &Name, value: &[u8], of_request: bool) {
+        match self.get(name.id()) {
+            Some(others) if name.id().is_list(of_request) => {
+                let mut all = others.to_vec();
+                join(&mut all, value);
+                self.set(name, &all);
+            }
+            _ => self.append(name, value),
+        }
+    }
+
+    /// Leaves one field of a well-known name, where the first one was, with all values that are not empty joined by `,`.
     pub fn fold(&mut self, id: HeaderId) {
         let mut values = self.fields.iter().filter(|f| f.id == id).map(|f| self.value_of(f));
         let Some(mut joined) = values.next().map(<[u8]>::to_vec) else { return };
         let mut more = false;
         for value in values {
-            joined.push(b',');
-            joined.extend_from_slice(value);
+            join(&mut joined, value);
             more = true;
         }
         if more {
             self.set(&id.into(), &joined);
+        }
+    }
+
+    /// Folds every name of which Envoy keeps one field.
+    #[cold]
+    pub fn fold_lists(&mut self, of_request: bool) {
+        for id in HeaderId::all().filter(|id| id.is_list(of_request)) {
+            self.fold(id);
         }
     }
 
@@ -359,6 +378,14 @@ impl Field {
 #[inline]
 fn same(text: &[u8], f: &Field, id: HeaderId, name: &str) -> bool {
     f.id == id && (id != HeaderId::Other || slice(text, f.name_span()) == name.as_bytes())
+}
+
+/// One value behind others.
+fn join(all: &mut Vec<u8>, value: &[u8]) {
+    if !all.is_empty() && !value.is_empty() {
+        all.push(b',');
+    }
+    all.extend_from_slice(value);
 }
 
 #[inline]

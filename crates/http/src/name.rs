@@ -133,7 +133,7 @@ impl HeaderId {
     }
 
     /// Whether several fields of this name are read as one, their values joined by `,`: those that Envoy has a slot for.
-    pub(crate) const fn is_list(self, of_request: bool) -> bool {
+    pub const fn is_list(self, of_request: bool) -> bool {
         (if of_request { REQUEST_LISTS } else { RESPONSE_LISTS }) & self.bit() != 0
     }
 

@@ -10,7 +10,7 @@ use crate::name::{HeaderId, Name};
 /// It owns its text and can be cleared and used again without allocating.
 #[derive(Clone, Default)]
 pub struct RequestHead {
-    /// The fields, `host` and the framing ones (`transfer-encoding`, `connection`) aside.
+    /// The fields, `host` and the framing ones (`transfer-encoding`, and `connection` unless it asks for an upgrade) aside.
     pub headers: Headers,
     method: Span,
     path: Span,

@@ -8,7 +8,7 @@ use crate::name::Name;
 /// The head of a response: a status and fields. The reason phrase is not kept; the standard one for the status is written.
 #[derive(Clone, Debug, Default)]
 pub struct ResponseHead {
-    /// The fields, the framing ones (`transfer-encoding`, `connection`) aside.
+    /// The fields, the framing ones (`transfer-encoding`, and `connection` unless it is an upgrade's) aside.
     pub headers: Headers,
     /// The status code.
     pub status: u16,

@@ -21,8 +21,8 @@ pub enum BodyLength {
 pub enum BodyDecoder {
     /// The body has ended.
     Done,
-    /// A chunked body has ended, and these trailers were there.
-    Trailed(Headers),
+    /// A chunked body has ended, and these trailers were there, as they came.
+    Trailed(Vec<u8>),
     /// This many bytes are still to come.
     Exact(u64),
     /// In chunks.
@@ -97,10 +97,20 @@ impl BodyDecoder {
 
     /// The trailers that came with the body, once. What would frame or route a message may not be among them (RFC 9110 §6.5.1).
     pub fn take_trailers(&mut self) -> Result<Option<Headers>, Error> {
+        match self.read_trailers()? {
+            Some(trailers) if !trailers::may_be_sent(&trailers) => Err(Error::Trailers),
+            trailers => Ok(trailers),
+        }
+    }
+
+    /// Has the trailers that came with the body end here; they have to be trailers all the same.
+    pub fn drop_trailers(&mut self) -> Result<(), Error> {
+        self.read_trailers().map(drop)
+    }
+
+    fn read_trailers(&mut self) -> Result<Option<Headers>, Error> {
         match std::mem::replace(self, BodyDecoder::Done) {
-            BodyDecoder::Trailed(trailers) => {
-                trailers::may_be_sent(&trailers).then_some(Some(trailers)).ok_or(Error::Trailers)
-            }
+            BodyDecoder::Trailed(raw) => trailers::parse(raw).map(Some),
             other => {
                 *self = other;
                 Ok(None)
@@ -125,8 +135,7 @@ impl BodyDecoder {
                 let (consumed, data, done) = chunks.decode(buf)?;
                 if done {
                     let raw = std::mem::take(&mut chunks.trailers);
-                    *self =
-                        if raw.is_empty() { BodyDecoder::Done } else { BodyDecoder::Trailed(trailers::parse(raw)?) };
+                    *self = if raw.is_empty() { BodyDecoder::Done } else { BodyDecoder::Trailed(raw) };
                 }
                 (consumed, data)
             }

@@ -113,7 +113,8 @@ fn read(
         }
     }
     if repeated {
-        fold(headers, of_request);
+        // What Envoy keeps as one is one for whoever is behind us as well.
+        headers.fold_lists(of_request);
     }
     if transfer_encodings > 0 && framing.content_length.is_some() {
         if !limits.chunked_length {
@@ -133,16 +134,7 @@ fn read(
     if headers.has(HeaderId::Upgrade) && !framing.upgrade {
         headers.remove_id(HeaderId::Upgrade);
     }
-    framing.upgrade &= headers.has(HeaderId::Upgrade);
     Ok(Some((len, framing)))
-}
-
-/// Fields that Envoy keeps as one are one for whoever is behind us as well.
-#[cold]
-fn fold(headers: &mut Headers, of_request: bool) {
-    for id in HeaderId::all().filter(|id| id.is_list(of_request)) {
-        headers.fold(id);
-    }
 }
 
 /// httparse takes a bare LF for a line end; we do not, since others read on.
@@ -192,6 +184,7 @@ fn connection_options(
 ) -> Result<(), Error> {
     const MAX_OPTIONS: usize = 10;
     let mut count = 0;
+    let mut upgrade = None;
     let values = fields.iter().filter(|f| f.name.eq_ignore_ascii_case("connection")).map(|f| f.value);
     for option in values.flat_map(|v| v.split(|&b| b == b',')).map(<[u8]>::trim_ascii).filter(|o| !o.is_empty()) {
         count += 1;
@@ -201,7 +194,7 @@ fn connection_options(
         match option {
             o if o.eq_ignore_ascii_case(b"close") => framing.close = true,
             o if o.eq_ignore_ascii_case(b"keep-alive") => framing.keep_alive = true,
-            o if o.eq_ignore_ascii_case(b"upgrade") => framing.upgrade = true,
+            o if o.eq_ignore_ascii_case(b"upgrade") => upgrade = Some(o),
             o => {
                 let name = o.to_ascii_lowercase();
                 match HeaderId::of(&name) {
@@ -220,6 +213,13 @@ fn connection_options(
                 }
             }
         }
+    }
+    if let Some(spelled) = upgrade
+        && headers.has(HeaderId::Upgrade)
+    {
+        // Both go on together, or neither does. There are readers who look at the spelling.
+        framing.upgrade = true;
+        headers.push_parsed(b"connection", spelled);
     }
     Ok(())
 }

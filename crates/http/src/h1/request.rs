@@ -108,6 +108,7 @@ fn complete(buf: &[u8], limits: &Limits, head: &mut RequestHead) -> Result<Optio
         // An offer that whoever makes it can do without, as Envoy does: many clients make it with every first request.
         framing.upgrade = false;
         head.headers.remove_id(HeaderId::Upgrade);
+        head.headers.remove_id(HeaderId::Connection);
         head.headers.remove(&Name::new("http2-settings"));
     }
     // Only a whole head is judged, so that an error never depends on how the bytes were cut.

@@ -52,3 +52,27 @@ fn remove_takes_every_value() {
 fn a_line_break_cannot_make_a_second_header() {
     assert_eq!(wire(&of(&[("x-a", "1\r\nevil: 2\0")])), "x-a: 1  evil: 2 \r\n");
 }
+
+#[test]
+fn what_envoy_keeps_one_of_is_joined() {
+    let mut h = of(&[("accept", "a"), ("x-a", "1"), ("accept", ""), ("via", "")]);
+    for (name, value) in
+        [("accept", "b"), ("accept", ""), ("via", "v"), ("x-a", "2"), ("user-agent", "u"), ("etag", "e")]
+    {
+        h.join(&Name::new(name), value.as_bytes(), true);
+    }
+    h.join(&Name::new("etag"), b"f", true);
+    // etag is one of responses alone.
+    assert_eq!(wire(&h), "accept: a,b\r\nx-a: 1\r\nvia: v\r\nx-a: 2\r\nuser-agent: u\r\netag: e\r\netag: f\r\n");
+    let mut h = of(&[
+        ("accept", ""),
+        ("x-a", "1"),
+        ("accept", "a"),
+        ("accept", ""),
+        ("accept", "b"),
+        ("etag", "e"),
+        ("etag", "f"),
+    ]);
+    h.fold_lists(true);
+    assert_eq!(wire(&h), "accept: a,b\r\nx-a: 1\r\netag: e\r\netag: f\r\n");
+}

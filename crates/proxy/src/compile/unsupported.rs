@@ -31,8 +31,6 @@ pub fn cluster(cluster: &Cluster) -> Vec<Refused> {
     upstream_transport(&mut out, at, &cluster.transport);
     let dynamic = matches!(cluster.discovery, Discovery::DynamicForwardProxy(_));
     out.when(dynamic, at, "cluster_type", "a dynamic forward proxy");
-    let closing = cluster.close_on_host_removal || cluster.close_on_host_failure;
-    out.when(closing, at, "common_lb_config", "closing connections at work when their host goes");
     malformed_in_stream(&mut out, at, &cluster.http.http2);
     out.0
 }
@@ -84,7 +82,6 @@ fn filter_chain(out: &mut Found, at: &At<'_>, chain: &FilterChain) {
 fn http_manager(out: &mut Found, at: &At<'_>, manager: &HttpManager) {
     let chain = manager.client_cert_details.chain;
     out.when(chain, at, "set_current_client_cert_details", "a client's whole chain in x-forwarded-client-cert");
-    out.when(manager.http1.enable_trailers, at, "enable_trailers", "forwarding trailers");
     malformed_in_stream(out, at, &manager.http2);
     for filter in &manager.filters {
         match &filter.kind {

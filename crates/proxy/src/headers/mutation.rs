@@ -81,7 +81,7 @@ impl HeaderMutations {
                 level,
                 &mut head.headers,
                 |headers, name, value| headers.set(name, value),
-                |headers, name, value| headers.append(name, value),
+                |headers, name, value| headers.join(name, value, true),
             );
         }
     }
@@ -104,7 +104,7 @@ impl HeaderMutations {
                 level,
                 &mut head.headers,
                 |headers, name, value| headers.set(name, value),
-                |headers, name, value| headers.append(name, value),
+                |headers, name, value| headers.join(name, value, false),
             );
         }
     }

@@ -1,12 +1,12 @@
 //! One worker's side of a cluster: its balancer and its pools.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ahash::AHashMap;
+use ahash::{AHashMap, AHashSet};
 use maille_telemetry::metrics::{ClusterMetrics, Registry};
 
 use super::{ClusterEntry, Host, Load, Pool, Purpose};
@@ -42,6 +42,8 @@ pub(crate) struct WorkerHost {
     pub(crate) transport: Arc<Transport>,
     /// What they are for.
     pub(crate) purpose: Purpose,
+    /// Whether it has been found to fail.
+    failed: Cell<bool>,
 }
 
 impl WorkerCluster {
@@ -70,9 +72,15 @@ impl WorkerCluster {
         if same_config && Arc::ptr_eq(&state.entry.hosts, &entry.hosts) {
             return;
         }
+        // There are clusters whose hosts are all to be met anew when one comes or goes.
+        let same_hosts = || {
+            let addresses = |entry: &ClusterEntry| entry.hosts.hosts().map(|h| h.address).collect::<AHashSet<_>>();
+            addresses(&state.entry) == addresses(&entry)
+        };
+        let keeps = same_config && (!entry.config.close_on_host_removal || same_hosts());
         let mut hosts = AHashMap::with_capacity(state.hosts.len());
         let nothing = AHashMap::new();
-        let keep = if same_config { &state.hosts } else { &nothing };
+        let keep = if keeps { &state.hosts } else { &nothing };
         if let Some(moved) = moved(&entry, keep) {
             // Connections to where a logical host was before are as good as new ones.
             hosts.insert(moved.host.address, moved);
@@ -85,17 +93,21 @@ impl WorkerCluster {
             if !kept.is_some_and(|kept| Rc::ptr_eq(&kept.pool, &host.pool)) {
                 host.pool.close();
             }
+            if entry.config.close_on_host_failure && kept.is_some_and(|kept| kept.fails_now(&host)) {
+                host.pool.sever();
+            }
         }
         if !same_config {
             state.dynamic.drain().for_each(|(_, host)| host.pool.close());
         }
         let State { hosts, special, .. } = &mut *state;
         special.retain(|(address, _), host| {
-            let stays =
-                hosts.get(address).is_some_and(|new| same_config && Arc::ptr_eq(&new.transport, &host.transport));
+            let new = hosts.get(address).filter(|new| keeps && Arc::ptr_eq(&new.transport, &host.transport));
+            let stays = new.is_some_and(|new| !new.fails_now(host));
             if !stays {
                 host.pool.close();
             }
+            host.failed.set(host.host.is_ejected());
             stays
         });
         state.balancer = balancer;
@@ -160,7 +172,8 @@ impl WorkerCluster {
         }
         let make = || {
             let (host, transport) = (host.host.clone(), host.transport.clone());
-            Rc::new(WorkerHost { host, pool: Rc::new(Pool::new()), transport, purpose: purpose.clone() })
+            let failed = Cell::new(host.is_ejected());
+            Rc::new(WorkerHost { host, pool: Rc::new(Pool::new()), transport, purpose: purpose.clone(), failed })
         };
         state.special.entry((host.host.address, purpose.clone())).or_insert_with(make).clone()
     }
@@ -184,22 +197,41 @@ impl WorkerCluster {
     }
 }
 
-/// A host, with the connections of an older one if they are made alike.
+/// A host, with the connections of an older one if they are made alike; but not when it has been found to fail since: what
+/// is wrong with it may be wrong with its connections.
 fn worker_host(entry: &ClusterEntry, host: Arc<Host>, old: Option<&Rc<WorkerHost>>) -> Rc<WorkerHost> {
     let transport = entry.transports.of(&entry.config, host.metadata.as_deref());
+    let failed = host.is_ejected();
     let pool = match old {
-        Some(old) if Arc::ptr_eq(&old.transport, &transport) => old.pool.clone(),
+        Some(old) if Arc::ptr_eq(&old.transport, &transport) && (old.failed.get() || !failed) => old.pool.clone(),
         _ => Rc::new(Pool::new()),
     };
     let purpose = Purpose { carries: entry.config.http.protocol.into(), ..Purpose::default() };
-    Rc::new(WorkerHost { host, pool, transport, purpose })
+    Rc::new(WorkerHost { host, pool, transport, purpose, failed: Cell::new(failed) })
+}
+
+impl WorkerHost {
+    /// Whether it has been found to fail since an older one was made.
+    fn fails_now(&self, old: &WorkerHost) -> bool {
+        self.failed.get() && !old.failed.get()
+    }
+}
+
+#[cfg(test)]
+impl WorkerCluster {
+    /// The connections to the host at a port.
+    pub(crate) fn pool(&self, port: u16) -> Rc<Pool> {
+        let state = self.state.borrow();
+        state.hosts.values().find(|host| host.host.address.port() == port).unwrap().pool.clone()
+    }
 }
 
 #[cfg(test)]
 impl WorkerHost {
     /// A host with no connections, which are made without TLS.
     pub(crate) fn plain(host: Arc<Host>) -> WorkerHost {
-        WorkerHost { host, pool: Rc::new(Pool::new()), transport: Arc::default(), purpose: Purpose::default() }
+        let (pool, failed) = (Rc::new(Pool::new()), Cell::default());
+        WorkerHost { host, pool, transport: Arc::default(), purpose: Purpose::default(), failed }
     }
 }
 

@@ -88,10 +88,12 @@ pub struct Host {
 impl Host {
     /// Its health, with what we have seen ourselves.
     pub fn condition(&self) -> Health {
-        match &self.monitor {
-            Some(monitor) if monitor.is_ejected() => Health::Unhealthy,
-            _ => self.health,
-        }
+        if self.is_ejected() { Health::Unhealthy } else { self.health }
+    }
+
+    /// Whether we have seen it fail.
+    pub(crate) fn is_ejected(&self) -> bool {
+        self.monitor.as_ref().is_some_and(|monitor| monitor.is_ejected())
     }
 
     /// Whether it is on its way out: then it counts neither as able nor as lost.

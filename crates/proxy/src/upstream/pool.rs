@@ -7,6 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+
 use super::limits::{give, take};
 use super::waiting::{Line, Place, Turn};
 use super::{Breakers, ConnectError, Host, Load, Multiplexed};
@@ -22,6 +25,8 @@ pub(crate) struct Pool {
     pub(crate) multiplexed: Rc<Multiplexed>,
     /// Set once the host is gone: what comes back is closed.
     closed: Cell<bool>,
+    /// Tells connections that no request can be the last of that they are over.
+    severed: Notify,
 }
 
 /// A connection in a provably clean state: whole responses read, whole requests sent, not a byte left over.
@@ -94,6 +99,7 @@ impl Pool {
             line: Rc::new(Line::new()),
             multiplexed: Rc::default(),
             closed: Cell::new(false),
+            severed: Notify::new(),
         }
     }
 
@@ -157,6 +163,16 @@ impl Pool {
         self.closed.set(true);
         self.multiplexed.close();
         self.idle.borrow_mut().clear();
+    }
+
+    /// Ends the connections that carry whatever comes.
+    pub(crate) fn sever(&self) {
+        self.severed.notify_waiters();
+    }
+
+    /// Waits for that.
+    pub(crate) fn severed(&self) -> Notified<'_> {
+        self.severed.notified()
     }
 
     /// How many there are.

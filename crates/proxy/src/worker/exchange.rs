@@ -8,7 +8,7 @@ mod tunnel;
 
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use maille_http::h1::{RequestMeta, Version};
@@ -17,17 +17,19 @@ use maille_telemetry::flags::ResponseFlags;
 use maille_telemetry::metrics::HttpMetrics;
 use tokio::time::sleep;
 
+use super::body::Source;
+use super::buffers::BLOCK;
 use super::cors::{self, Cors};
 use super::fault::Faults;
 use super::gate::{self, Asked};
-use super::http::{After, Client};
+use super::http::{After, Client, Downstream};
 use super::overload::Level;
 use super::record::Record;
 use super::reply::{self, OnRoute, Reply, answer};
 use super::request;
 use super::scratch::Scratch;
 use super::timers::Timers;
-use super::transfer::Failure;
+use super::transfer::{Failure, Transfer};
 use super::upstream_request::Lost;
 use crate::config::{
     Action, Fault, HttpFilterKind, HttpManager, Metadata, RequireTls, Route, RouteSource, RouteTable, VirtualHost,
@@ -112,6 +114,7 @@ async fn serve<'s>(
     let mut metadata = Metadata::default();
     let mut found = find_route(client, table, &scratch.request, random, &metadata);
     let mut origin: Option<Vec<u8>> = None;
+    let mut paused = false;
     for filter in &manager.filters {
         let route = found.as_ref().ok().map(|(_, route)| *route);
         record.route = route;
@@ -129,7 +132,7 @@ async fn serve<'s>(
                 }
             }
             (HttpFilterKind::Fault(default), Some(route)) => match route.fault.as_ref().or(default.as_ref()) {
-                Some(fault) => match inject(client, manager, fault, scratch, record).await {
+                Some(fault) => match inject(client, manager, fault, scratch, record, &mut paused).await {
                     Ok(()) => None,
                     Err(Some(reply)) => Some(reply),
                     Err(None) => return After::Close,
@@ -149,6 +152,7 @@ async fn serve<'s>(
                 Step::Pass => None,
             },
             (HttpFilterKind::ExtAuthz(filter), _) => {
+                paused |= filter.concerns(&metadata);
                 match gate::ext_authz(client, manager, meta, filter, scratch, record, &mut metadata).await {
                     Asked::Refuse(reply) => Some(reply),
                     Asked::Gone => {
@@ -165,6 +169,7 @@ async fn serve<'s>(
             _ => None,
         };
         if let Some(reply) = reply {
+            record.whole = paused && has_come(client, meta);
             let on_route = route.map(|route| {
                 let origin = route.cors.as_deref().zip(origin.as_deref());
                 OnRoute { mutations: response_mutations(route, random), origin }
@@ -235,10 +240,12 @@ async fn inject(
     injected: &Fault,
     scratch: &Scratch,
     record: &mut Record<'_>,
+    paused: &mut bool,
 ) -> Result<(), Option<Reply>> {
     let Some(mut faults) = Faults::new(injected, &manager.active_faults, &scratch.request) else { return Ok(()) };
     if let Some(pause) = faults.delay(&scratch.request) {
         record.flags.set(ResponseFlags::DELAY_INJECTED);
+        *paused = true;
         if pause_for(client, pause, None).await.is_err() {
             client.note_gone(record);
             return Err(None);
@@ -247,6 +254,29 @@ async fn inject(
     match faults.abort(&scratch.request) {
         Some(reply) => Err(Some(reply)),
         None => Ok(()),
+    }
+}
+
+/// Whether a request that was kept waiting has come whole meanwhile. What has come of its body is read, as far as one waits for that.
+fn has_come(client: &mut Client, meta: &RequestMeta) -> bool {
+    let limit = u64::from(client.info.listener.buffer_limit);
+    let Client { side: Downstream::Http1(stream, input), worker, ahead, .. } = client else { return false };
+    let mut body = ahead.take().map_or_else(|| Transfer::new(meta.body, false), |body| *body);
+    let mut out = Vec::new();
+    let mut cx = Context::from_waker(Waker::noop());
+    loop {
+        out.clear();
+        if body.take_buffered(&mut Source::Http1(stream, input), &worker.blocks, &mut out).is_err() {
+            return false;
+        }
+        if body.is_received() || body.total > limit {
+            return body.is_received() && !meta.upgrade;
+        }
+        // Whoever waits for more has gone on: this only looks at what is there.
+        match input.poll_fill(&mut cx, stream, &worker.blocks, BLOCK) {
+            Poll::Ready(Ok(n)) if n > 0 => {}
+            _ => return false,
+        }
     }
 }
 

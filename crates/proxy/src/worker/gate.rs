@@ -5,7 +5,7 @@ use std::future::{Future, poll_fn};
 use std::task::Poll;
 use std::time::SystemTime;
 
-use maille_http::h1::RequestMeta;
+use maille_http::h1::{BodyLength, RequestMeta};
 use maille_http::{HeaderId, Name, RequestHead};
 use maille_telemetry::flags::ResponseFlags;
 
@@ -204,7 +204,8 @@ async fn consult(
     client.ahead = ahead;
     let worker = client.worker.clone();
     let Some(cluster) = worker.cluster(cluster) else { return Ok(None) };
-    let mut asked = std::pin::pin!(own::ask(&worker, &cluster, &request, &body));
+    let framing = BodyLength::Exact(body.len() as u64);
+    let mut asked = std::pin::pin!(own::ask(&worker, &cluster, &request, &body, framing));
     let mut timer = std::pin::pin!(filter.timeout.map(tokio::time::sleep));
     let answered = poll_fn(|cx| {
         if let Poll::Ready(answer) = asked.as_mut().poll(cx) {

@@ -4,9 +4,11 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use maille_http::h1::BodyLength;
 use maille_http::{HeaderId, RequestHead};
 
 use super::Worker;
+use super::request::append_forwarded_for;
 use super::upstream_request::own;
 use crate::config::Mirror;
 use crate::upstream::WorkerCluster;
@@ -31,6 +33,8 @@ pub(crate) struct Copies {
     worker: Rc<Worker>,
     to: Vec<(Rc<WorkerCluster>, RequestHead)>,
     body: Vec<u8>,
+    /// How HTTP/1 frames it.
+    pub(crate) framing: BodyLength,
 }
 
 impl Copies {
@@ -48,11 +52,15 @@ impl Copies {
             if mirror.host_suffix {
                 suffix(&mut head);
             }
+            // It is the proxy that sends it.
+            head.headers.set_id(HeaderId::XEnvoyInternal, b"true");
+            append_forwarded_for(&mut head.headers, maille_net::own_address(), &mut Vec::new());
             // Nobody waits to be told to go on.
             head.headers.remove_id(HeaderId::Expect);
             to.push((cluster, head));
         }
-        (!to.is_empty()).then(|| Box::new(Copies { worker: worker.clone(), to, body: Vec::new() }))
+        (!to.is_empty())
+            .then(|| Box::new(Copies { worker: worker.clone(), to, body: Vec::new(), framing: BodyLength::Empty }))
     }
 
     /// More of the body has come; `false` when that is too much.
@@ -77,12 +85,19 @@ impl Copies {
                 let (cluster, head) = &copies.to[number];
                 let mut head = head.clone();
                 // Whatever a route has done to it: a body without its length would be taken for requests.
-                if !copies.body.is_empty() || head.headers.has(HeaderId::ContentLength) {
-                    head.headers.set_id(HeaderId::ContentLength, copies.body.len().to_string().as_bytes());
+                match copies.framing {
+                    BodyLength::Empty if !head.headers.has(HeaderId::ContentLength) => {}
+                    BodyLength::Chunked | BodyLength::UntilClose => {
+                        head.headers.remove_id(HeaderId::ContentLength);
+                    }
+                    BodyLength::Empty | BodyLength::Exact(_) => {
+                        head.headers.set_id(HeaderId::ContentLength, copies.body.len().to_string().as_bytes());
+                    }
                 }
                 cluster.metrics.upstream_rq_total().inc();
                 // What comes of it is nobody's business.
-                let _ = tokio::time::timeout(LIMIT, own::ask(&copies.worker, cluster, &head, &copies.body)).await;
+                let answer = own::ask(&copies.worker, cluster, &head, &copies.body, copies.framing);
+                let _ = tokio::time::timeout(LIMIT, answer).await;
             });
         }
     }

@@ -9,7 +9,7 @@ use super::http::Client;
 use super::record::Record;
 use super::reply::{self, Reply};
 use super::timers::Timers;
-use super::transfer::Failure;
+use super::transfer::{Failure, Trailing};
 use crate::config::HttpManager;
 
 /// Why the body is not there.
@@ -37,13 +37,14 @@ pub(super) async fn read_ahead(
     if !has_body(meta, method) {
         return Ok(());
     }
-    let mut body = client.ahead.take().unwrap_or_else(|| Box::new(client.side.body(meta.body)));
+    let trailing = Trailing { reads: manager.http1.enable_trailers, writes: false };
+    let mut body = client.ahead.take().unwrap_or_else(|| Box::new(client.side.body(meta.body).trailing(trailing)));
     client.limit_silence(manager.timeouts.stream_idle);
     let mut timers = Timers::new(manager, None, manager.timeouts.max_stream_duration, record.start);
     let result = poll_fn(|cx| {
         if let Poll::Ready(read) = body.poll_ahead(cx, &mut client.side.source(), &client.worker.blocks, most) {
             return Poll::Ready(read.map_err(|failure| match failure {
-                Failure::Malformed => Missing::Refused(reply::malformed()),
+                Failure::Malformed | Failure::Trailers(_) => Missing::Refused(reply::malformed(&failure)),
                 Failure::Source | Failure::Sink => Missing::Gone,
             }));
         }

@@ -36,6 +36,8 @@ pub(crate) struct Record<'s> {
     pub(crate) remote: SocketAddr,
     /// What filters add to the response's headers.
     pub(crate) added: Vec<(Name, Vec<u8>)>,
+    /// Whether nothing more of the request comes.
+    pub(crate) whole: bool,
     pub(crate) request_end: Option<Instant>,
     pub(crate) request_sent: Option<Instant>,
     pub(crate) response_start: Option<Instant>,
@@ -62,6 +64,7 @@ impl<'s> Record<'s> {
             upstream_local: None,
             remote: info.remote,
             added: Vec::new(),
+            whole: false,
             request_end: None,
             request_sent: None,
             response_start: None,

@@ -9,6 +9,7 @@ use maille_telemetry::flags::ResponseFlags;
 use super::http::{After, Client, Downstream};
 use super::record::Record;
 use super::scratch::Scratch;
+use super::transfer::Failure;
 use super::upstream_request::Lost;
 use super::{cors, response};
 use crate::config::{CorsPolicy, HttpManager};
@@ -78,9 +79,15 @@ impl Reply {
 }
 
 /// What the client is told of a body that is none.
-pub(crate) fn malformed() -> Reply {
-    Reply::new(400, "http1.codec_error")
-        .body(&b"Bad Request"[..])
+pub(crate) fn malformed(failure: &Failure) -> Reply {
+    let (status, details) = match failure {
+        Failure::Trailers(error @ (h1::Error::HeadTooLarge | h1::Error::TooManyFields)) => {
+            (error.status(), error.details())
+        }
+        _ => (400, "http1.codec_error"),
+    };
+    Reply::new(status, details)
+        .body(maille_http::response::reason(status).as_bytes())
         .flags(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR)
         .close()
 }
@@ -173,7 +180,7 @@ pub(crate) async fn answer(
     let body: &[u8] = if !to_head && has_length { &reply.body } else { b"" };
     record.sent = body.len() as u64;
     let read_ahead = client.ahead.take().is_some_and(|body| body.is_over(&client.side.source()));
-    let whole = read_ahead || meta.is_some_and(|meta| meta.body == BodyLength::Empty);
+    let whole = record.whole || read_ahead || meta.is_some_and(|meta| meta.body == BodyLength::Empty && !meta.upgrade);
     // A bad request may have been misread: what follows it is not trusted to be another one.
     let close = reply.close || (reply.status == 400 && !reply.keep);
     let keep = !close && whole && meta.is_some_and(|meta| meta.keep_alive) && !response::must_close(client, manager);

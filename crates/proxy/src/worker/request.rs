@@ -1,6 +1,6 @@
 //! What every request becomes before routes see it: paths in one form, headers that nobody outside may set taken away, and ours set.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use maille_http::h1::{Error, RequestMeta, Version};
 use maille_http::path::Outcome;
@@ -15,6 +15,7 @@ use super::reply::Reply;
 use super::scratch::Scratch;
 use super::text;
 use crate::config::{HttpManager, RouteTable, StripPort, Underscores};
+use crate::headers::Protocol;
 
 /// Checks and prepares a request; an error is the answer it gets instead of being routed.
 pub(crate) fn prepare(
@@ -29,7 +30,7 @@ pub(crate) fn prepare(
     authority(client, manager, scratch);
     underscores(manager, scratch)?;
     hop_by_hop(scratch);
-    let edge = addresses(client, manager, scratch, record);
+    let edge = addresses(client, manager, scratch, meta, record);
     request_id(manager, scratch, edge);
     let tls = client.info.tls.as_deref();
     let headers = &mut scratch.request.headers;
@@ -182,15 +183,22 @@ pub(crate) fn is_referer(value: &[u8]) -> bool {
 }
 
 /// Finds out who the client is, tells the upstream, and takes away what only insiders may say. Says whether the request enters the mesh here.
-fn addresses(client: &Client, manager: &HttpManager, scratch: &mut Scratch, record: &mut Record) -> bool {
+fn addresses(
+    client: &Client,
+    manager: &HttpManager,
+    scratch: &mut Scratch,
+    meta: &RequestMeta,
+    record: &mut Record,
+) -> bool {
     let peer = client.info.remote;
     let headers = &mut scratch.request.headers;
     let own_scheme: &[u8] = if client.info.tls.is_some() { b"https" } else { b"http" };
     let (trusted, may_be_internal) = trusted_client(manager, headers, peer.ip());
     if manager.use_remote_address {
         if !manager.skip_xff_append {
-            // A client on this machine goes by the machine's address, which means something to the next.
-            let address = if peer.ip().is_loopback() { maille_net::own_address() } else { peer.ip() };
+            // A client on this machine goes by the machine's address, which means something to the next. Envoy knows no loopback address but these two.
+            let local = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)].contains(&peer.ip());
+            let address = if local { maille_net::own_address() } else { peer.ip() };
             append_forwarded_for(headers, address, &mut scratch.text);
         }
         if manager.xff_trusted_hops == 0 || !headers.has(HeaderId::XForwardedProto) {
@@ -209,8 +217,14 @@ fn addresses(client: &Client, manager: &HttpManager, scratch: &mut Scratch, reco
     }
     if let Some(scheme) = manager.scheme_overwrite {
         headers.set_id(HeaderId::XForwardedProto, scheme.as_str().as_bytes());
-    } else if headers.get(HeaderId::XForwardedProto) == Some(b"https") {
-        scratch.request.set_scheme(Scheme::Https);
+    } else if !meta.absolute && client.protocol() != Protocol::Http2 {
+        // Whoever names no scheme has the one that its connection had where it came in.
+        let https = match headers.get(HeaderId::XForwardedProto) {
+            Some(said) if said.eq_ignore_ascii_case(b"https") => true,
+            Some(said) if said.eq_ignore_ascii_case(b"http") => false,
+            _ => client.info.tls.is_some(),
+        };
+        scratch.request.set_scheme(if https { Scheme::Https } else { Scheme::Http });
     }
     let headers = &mut scratch.request.headers;
     let internal = may_be_internal
@@ -308,7 +322,7 @@ pub(crate) fn append_via(headers: &mut maille_http::Headers, via: &str) {
     headers.set_id(HeaderId::Via, &all);
 }
 
-fn append_forwarded_for(headers: &mut maille_http::Headers, address: IpAddr, all: &mut Vec<u8>) {
+pub(crate) fn append_forwarded_for(headers: &mut maille_http::Headers, address: IpAddr, all: &mut Vec<u8>) {
     all.clear();
     for value in headers.all(HeaderId::XForwardedFor).filter(|value| !value.is_empty()) {
         all.extend_from_slice(value);

@@ -114,10 +114,5 @@ pub(crate) fn asked_pause(policy: &RetryPolicy, response: &ResponseHead, now: u6
     asked.filter(|pause| !pause.is_zero()).map(|pause| pause.mul_f64(1.0 + fastrand::f64() / 2.0))
 }
 
-/// Whether a request may be sent twice without anyone having asked for it: to repeat it changes nothing.
-pub(crate) fn is_idempotent(method: &[u8]) -> bool {
-    matches!(method, b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE")
-}
-
 #[cfg(test)]
 mod tests;

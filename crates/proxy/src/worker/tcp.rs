@@ -27,7 +27,7 @@ use crate::config::{Discovery, Metadata, Priority, TcpDestination, TcpProxy};
 use crate::headers::{LogValues, StreamInfo};
 use crate::tls::Carries;
 use crate::upstream::outlier::Outcome;
-use crate::upstream::{ConnectError, Counted, Entry, Purpose, connect};
+use crate::upstream::{ConnectError, Counted, Entry, Purpose, WorkerHost, connect};
 
 /// A proxy that is asked for a way has this long to answer when the configuration sets no limit.
 const TUNNEL: Duration = Duration::from_secs(3600);
@@ -52,19 +52,20 @@ pub(crate) async fn serve(
         return;
     }
     let work = async {
-        let Some((upstream, _counted)) = reach(&worker, &proxy, &info, &mut facts).await else { return };
+        let Some((upstream, host, _counted)) = reach(&worker, &proxy, &info, &mut facts).await else { return };
         if let Some(stats) = proxy.istio_stats {
             worker.istio.opened(&info, facts.cluster.as_deref(), facts.metadata.as_deref(), stats);
         }
         let idle = proxy.idle_timeout;
         let Open { mut end, there, back } = upstream;
         let standing = Standing { worker: &worker, info: &info, slot: &registered.slot };
+        let mut severed = std::pin::pin!(host.as_deref().map(|host| host.pool.severed()));
         let mut ended = |cx: &mut Context<'_>| match standing.poll_end(cx) {
             Poll::Ready(why) => {
                 facts.termination = why;
                 true
             }
-            Poll::Pending => false,
+            Poll::Pending => severed.as_mut().as_pin_mut().is_some_and(|severed| severed.poll(cx).is_ready()),
         };
         (facts.received, facts.sent) =
             copy_framed((&mut stream, &mut input), &mut end, [there, back], &worker, &info.share, idle, &mut ended)
@@ -132,13 +133,13 @@ fn log(worker: &Worker, proxy: &TcpProxy, info: &ConnectionInfo, facts: &Facts, 
     worker.logs.write(&proxy.access_logs, &LogValues { request: None, response: None, stream: &stream });
 }
 
-/// A connection to where this one goes.
+/// A connection to where this one goes; with the host, where one that fails loses its connections.
 async fn reach(
     worker: &Rc<Worker>,
     proxy: &TcpProxy,
     info: &ConnectionInfo,
     facts: &mut Facts,
-) -> Option<(Open, Counted)> {
+) -> Option<(Open, Option<Rc<WorkerHost>>, Counted)> {
     let name = match &proxy.cluster {
         TcpDestination::Cluster(name) => &**name,
         TcpDestination::Weighted(clusters) => &*clusters.pick(fastrand::u64(..)).cluster,
@@ -189,10 +190,11 @@ async fn reach(
             Ok(stream) => {
                 entry.report(&host.host, Outcome::Established);
                 facts.upstream_local = stream.local_addr().ok();
-                let Some(tunnel) = &proxy.tunnel else { return Some((Open::bytes(stream), counted)) };
+                let host = entry.config.close_on_host_failure.then(|| host.clone());
+                let Some(tunnel) = &proxy.tunnel else { return Some((Open::bytes(stream), host, counted)) };
                 let opening = tunnel::open(stream, tunnel, &entry.config.http, carries, &worker.blocks);
                 match timeout(proxy.idle_timeout.unwrap_or(TUNNEL), opening).await {
-                    Ok(Ok(open)) => return Some((open, counted)),
+                    Ok(Ok(open)) => return Some((open, host, counted)),
                     Ok(Err(why)) => tracing::debug!(cluster = %entry.config.name, %why, "no tunnel"),
                     Err(_) => tracing::debug!(cluster = %entry.config.name, "no tunnel in time"),
                 }

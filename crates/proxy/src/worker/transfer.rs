@@ -4,12 +4,15 @@ use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use maille_http::h1::{BodyDecoder, BodyLength, CHUNK_END, LAST_CHUNK, chunk_head};
+use http::HeaderMap;
+use maille_http::Headers;
+use maille_http::h1::{self, BodyDecoder, BodyLength, CHUNK_END, LAST_CHUNK, chunk_head, trailer_section};
 
 use super::Worker;
 use super::body::{Data, Sink, Source};
 use super::buffers::{BLOCK, Blocks};
 use super::held::Held;
+use super::http2::head;
 use super::io::poll_write;
 use super::mirror::Copies;
 use super::turns::{self, Place, Share};
@@ -36,6 +39,10 @@ pub(crate) struct Transfer {
     place: Place,
     /// Those of them that were not taken by [`Transfer::take_buffered`].
     streamed: u64,
+    /// What follows the data.
+    trailers: Option<Trailers>,
+    /// Whether HTTP/1 has trailers here: in what is read, and in what is written.
+    trailing: Trailing,
     /// Everything that was sent, while it may be needed again.
     pub(crate) replay: Option<Replay>,
     /// Who else is to have it.
@@ -43,6 +50,19 @@ pub(crate) struct Transfer {
     /// What has been read before anybody was there to take it.
     ahead: Option<Vec<u8>>,
     counted: Held,
+}
+
+/// Trailers, as they came.
+enum Trailers {
+    Http1(Headers),
+    Http2(HeaderMap),
+}
+
+/// Where HTTP/1 has trailers; elsewhere they end here.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Trailing {
+    pub(crate) reads: bool,
+    pub(crate) writes: bool,
 }
 
 /// What was sent of a request's body, for a retry; its data alone, since the next connection may frame it differently.
@@ -58,6 +78,8 @@ pub(crate) enum Failure {
     Source,
     /// It is malformed.
     Malformed,
+    /// Its trailers are, or there are too many.
+    Trailers(h1::Error),
     /// The receiver is gone.
     Sink,
 }
@@ -79,6 +101,8 @@ impl Transfer {
             turn: 0,
             place: Place::default(),
             streamed: 0,
+            trailers: None,
+            trailing: Trailing::default(),
             replay: None,
             copies: None,
             ahead: None,
@@ -148,6 +172,11 @@ impl Transfer {
             }
     }
 
+    /// With trailers on sides of HTTP/1 as well.
+    pub(crate) fn trailing(self, trailing: Trailing) -> Transfer {
+        Transfer { trailing, ..self }
+    }
+
     /// Whether it is written in chunks, from the beginning on.
     pub(crate) fn set_chunked(&mut self, chunked: bool) {
         self.chunked = chunked;
@@ -156,6 +185,11 @@ impl Transfer {
     /// Whether all of it has been read from the source and written.
     pub(crate) fn is_done(&self) -> bool {
         self.done
+    }
+
+    /// Whether it is over with what has been framed of it: nothing is left for the receiver to be told.
+    pub(crate) fn is_framed(&self) -> bool {
+        self.is_received() && self.trailers.is_none()
     }
 
     /// Whether all of it has been read from the source.
@@ -201,8 +235,9 @@ impl Transfer {
                 if input.is_empty() || self.decoder.is_done() {
                     return Ok(());
                 }
-                let decoded = self.decoder.decode(input.data_mut()).map_err(|_| Failure::Malformed)?;
+                let decoded = self.decoder.decode(input.data_mut()).map_err(failure)?;
                 self.total += decoded.data as u64;
+                self.note_trailers()?;
                 self.frame(out, &input.data()[..decoded.data], decoded.done);
                 self.copy(&input.data()[..decoded.data]);
                 input.consume(decoded.consumed, blocks);
@@ -247,11 +282,7 @@ impl Transfer {
             ready!(self.poll_flush(cx, source, sink, blocks)).map_err(|_| Failure::Sink)?;
             if self.decoder.is_done() {
                 if let Sink::Http2(outgoing) = sink {
-                    let trailers = match source {
-                        Source::Http2(incoming) => incoming.take_trailers(),
-                        Source::Http1(..) => None,
-                    };
-                    outgoing.end(trailers).map_err(|_| Failure::Sink)?;
+                    outgoing.end(self.trailers_to_send()).map_err(|_| Failure::Sink)?;
                 }
                 self.done = true;
                 return Poll::Ready(Ok(()));
@@ -283,7 +314,8 @@ impl Transfer {
                         return Poll::Ready(Ok(()));
                     }
                 }
-                let decoded = self.decoder.decode(input.data_mut()).map_err(|_| Failure::Malformed)?;
+                let decoded = self.decoder.decode(input.data_mut()).map_err(failure)?;
+                self.note_trailers()?;
                 let held = self.take(&input.data()[..decoded.data], decoded.done);
                 match held {
                     true => self.consume = decoded.consumed,
@@ -292,6 +324,7 @@ impl Transfer {
             }
             Source::Http2(incoming) => {
                 if !ready!(incoming.poll_fill(cx))? {
+                    self.trailers = incoming.take_trailers().map(Trailers::Http2);
                     self.end();
                     return Poll::Ready(Ok(()));
                 }
@@ -320,7 +353,10 @@ impl Transfer {
             }
         }
         if self.chunked {
-            frame(&mut self.out, data, done);
+            frame(&mut self.out, data);
+            if done {
+                self.write_end();
+            }
             return false;
         }
         (self.direct, self.direct_done) = (data.len(), 0);
@@ -331,7 +367,49 @@ impl Transfer {
         self.decoder = BodyDecoder::Done;
         self.copy(&[]);
         if self.chunked {
-            self.out.extend_from_slice(LAST_CHUNK);
+            self.write_end();
+        }
+    }
+
+    fn write_end(&mut self) {
+        let mut out = std::mem::take(&mut self.out);
+        self.last_chunk(&mut out);
+        self.out = out;
+    }
+
+    /// Ends a chunked body, with its trailers where the receiver gets them.
+    pub(crate) fn last_chunk(&self, out: &mut Vec<u8>) {
+        match &self.trailers {
+            Some(Trailers::Http1(trailers)) if self.trailing.writes => trailer_section(out, trailers),
+            Some(Trailers::Http2(trailers)) if self.trailing.writes => trailer_section(out, &head::fields_of(trailers)),
+            _ => out.extend_from_slice(LAST_CHUNK),
+        }
+    }
+
+    /// Keeps the trailers that came with the end of an HTTP/1 body, where HTTP/1 has any.
+    #[inline]
+    fn note_trailers(&mut self) -> Result<(), Failure> {
+        if let BodyDecoder::Trailed(_) = self.decoder {
+            match self.trailing.reads {
+                true => self.trailers = self.decoder.take_trailers().map_err(Failure::Trailers)?.map(Trailers::Http1),
+                false => self.decoder.drop_trailers().map_err(Failure::Trailers)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The trailers for a stream of HTTP/2. They stay here as long as they may be sent again.
+    fn trailers_to_send(&mut self) -> Option<HeaderMap> {
+        let map = |trailers: &Trailers| match trailers {
+            Trailers::Http1(trailers) => head::fields_to(trailers),
+            Trailers::Http2(trailers) => trailers.clone(),
+        };
+        match self.replay {
+            Some(_) => self.trailers.as_ref().map(map),
+            None => match self.trailers.take()? {
+                Trailers::Http2(trailers) => Some(trailers),
+                http1 => Some(map(&http1)),
+            },
         }
     }
 
@@ -348,8 +426,11 @@ impl Transfer {
 
     fn frame(&self, out: &mut Vec<u8>, data: &[u8], done: bool) {
         match self.chunked {
-            true => frame(out, data, done),
+            true => frame(out, data),
             false => out.extend_from_slice(data),
+        }
+        if self.chunked && done {
+            self.last_chunk(out);
         }
     }
 
@@ -378,7 +459,7 @@ impl Transfer {
             match sink {
                 Sink::Http1(stream) => ready!(poll_write(cx, stream, data.as_slice(), &mut self.direct_done))?,
                 Sink::Http2(outgoing) => {
-                    let last = self.decoder.is_done();
+                    let last = self.is_framed();
                     ready!(outgoing.poll_write(cx, data, &mut self.direct_done, last))?;
                 }
             }
@@ -399,6 +480,14 @@ impl Transfer {
     }
 }
 
+/// Trailers may be found to be too long while they are read.
+fn failure(error: h1::Error) -> Failure {
+    match error {
+        h1::Error::HeadTooLarge => Failure::Trailers(error),
+        _ => Failure::Malformed,
+    }
+}
+
 /// The data of a chunked body, or of its beginning, that was framed here.
 pub(crate) fn unframe(framed: &mut Vec<u8>) {
     if let Ok(decoded) = BodyDecoder::new(BodyLength::Chunked).decode(framed) {
@@ -406,14 +495,11 @@ pub(crate) fn unframe(framed: &mut Vec<u8>) {
     }
 }
 
-/// Appends data as a chunk, and the end of the body behind it if that is the last of it.
-pub(crate) fn frame(out: &mut Vec<u8>, data: &[u8], done: bool) {
+/// Appends data as a chunk.
+pub(crate) fn frame(out: &mut Vec<u8>, data: &[u8]) {
     if !data.is_empty() {
         chunk_head(out, data.len());
         out.extend_from_slice(data);
         out.extend_from_slice(CHUNK_END);
-    }
-    if done {
-        out.extend_from_slice(LAST_CHUNK);
     }
 }

@@ -1,5 +1,7 @@
 //! Outlier detection: hosts that fail are left alone, and given another chance.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use maille_xds::types::cluster::OutlierDetection;
@@ -194,5 +196,29 @@ fn some_statuses_are_failures_and_others_are_not() {
         let before = bad.see(|state| state.requests);
         let statuses: Vec<u16> = (0..4).map(|_| proxy.get("/").status).collect();
         assert_eq!(bad.see(|state| state.requests) == before, ejected, "{status}: {statuses:?}");
+    }
+}
+
+/// What can be read of a connection within a moment: `None` is that it is open and silent.
+fn end(stream: &mut TcpStream) -> Option<usize> {
+    stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    stream.read(&mut [0; 16]).ok()
+}
+
+#[test]
+fn connections_to_a_host_that_fails_end_where_it_is_wanted() {
+    for wanted in [false, true] {
+        let backend = Backend::start();
+        let proxy = Proxy::start(&[&backend], |config| {
+            no_panic(config);
+            config.cluster.outlier_detection = Some(detection());
+            config.cluster.close_connections_on_host_health_failure = wanted;
+        });
+        let mut stream = proxy.connect();
+        stream.write_all(b"GET /held HTTP/1.1\r\n\r\n").unwrap();
+        backend.wait_for_requests(1);
+        backend.answer_with(500);
+        wait_for_twenty(&proxy, "it is left alone", |answer| answer.status == 503);
+        assert_eq!(end(&mut stream), wanted.then_some(0), "wanted: {wanted}");
     }
 }

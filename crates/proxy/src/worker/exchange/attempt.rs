@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use maille_http::HeaderId;
 use maille_http::h1::{BodyLength, Limits, ResponseMeta, Version};
@@ -41,7 +41,6 @@ const MAX_INTERIMS: u32 = 100;
 /// One attempt of a [`Job`].
 pub(super) struct Attempt<'a, 'e> {
     pub(super) job: &'a Job<'a>,
-    pub(super) began: Instant,
     pub(super) host: &'a Rc<WorkerHost>,
     pub(super) cluster: &'a WorkerCluster,
     pub(super) entry: &'e Arc<ClusterEntry>,
@@ -51,8 +50,10 @@ pub(super) struct Attempt<'a, 'e> {
     pub(super) cookies: &'a [Vec<u8>],
     /// What is spoken with the host.
     pub(super) carries: Carries,
-    pub(super) fresh: bool,
-    pub(super) was_reused: bool,
+    /// When the request was here.
+    pub(super) since: Instant,
+    /// Whether the server has said anything yet: then it is not asked again.
+    pub(super) spoken: bool,
     /// What makes this one of the cluster's retries.
     pub(super) retrying: &'a mut Option<Permit<'e>>,
 }
@@ -68,8 +69,7 @@ impl Attempt<'_, '_> {
     ) -> Result<Outcome, Reply> {
         let _counted = Permit::count(&self.host.host.load.requests);
         let overflow = || Ok(Outcome::Failed(Reset::Overflow, Cow::Borrowed("")));
-        let idle = if self.fresh { None } else { Upstream::idle(self.entry, self.host, self.carries) };
-        let obtained = match idle {
+        let obtained = match Upstream::idle(self.entry, self.host, self.carries) {
             Some(upstream) => Ok(upstream),
             None => {
                 self.cluster.metrics.upstream_rq_pending_total().inc();
@@ -102,9 +102,8 @@ impl Attempt<'_, '_> {
         };
         timers.try_connected(self.entry.config.http.max_stream_duration);
         self.entry.report(&self.host.host, outlier::Outcome::Connected);
-        self.was_reused = upstream.was_reused();
         record.upstream_protocol = Some(upstream.protocol());
-        if !self.was_reused {
+        if !upstream.was_reused() {
             let metrics = &self.cluster.metrics;
             metrics.upstream_cx_total().inc();
             match upstream.protocol() {
@@ -118,7 +117,7 @@ impl Attempt<'_, '_> {
             scratch.response.status = 200;
             let (len, version, body, keep_alive) = (0, Version::Http11, BodyLength::UntilClose, false);
             let meta = ResponseMeta { len, version, body, keep_alive };
-            return self.respond(client, scratch, record, outbound, timers, upstream, meta, Duration::ZERO).await;
+            return self.respond(client, scratch, record, outbound, timers, upstream, meta, None).await;
         }
         let config = &self.entry.config;
         let limits = Limits {
@@ -133,8 +132,6 @@ impl Attempt<'_, '_> {
         if http2 != outbound.is_http2() {
             outbound.compose(http2, client, scratch, record)?;
         }
-        // Only a connection that had to be made takes time.
-        let sent_at = if self.was_reused { self.began } else { Instant::now() };
         if let Err(lost) = upstream.start(
             &scratch.request,
             outbound.body.is_none() && outbound.tunnel == Tunnel::None,
@@ -154,6 +151,9 @@ impl Attempt<'_, '_> {
         {
             let len = meta.len;
             interims += 1;
+            self.spoken = true;
+            response.headers.remove_id(HeaderId::Connection);
+            response.headers.remove_id(HeaderId::Upgrade);
             if interims > MAX_INTERIMS {
                 got = Err(Lost::Protocol);
                 break;
@@ -171,7 +171,9 @@ impl Attempt<'_, '_> {
         match got {
             Ok(meta) => {
                 let answered = *record.response_start.insert(Instant::now());
-                let took = answered.saturating_duration_since(sent_at);
+                // Nobody measures a response that came before the request was whole.
+                let since = timers.received_at.or(record.request_end).unwrap_or(self.since);
+                let took = outbound.is_received().then(|| answered.saturating_duration_since(since));
                 self.report(scratch);
                 self.respond(client, scratch, record, outbound, timers, upstream, meta, took).await
             }
@@ -194,7 +196,7 @@ impl Attempt<'_, '_> {
             Lost::Protocol => Ok(Outcome::Failed(Reset::Protocol, Cow::Borrowed(""))),
             Lost::TryTimeout => Ok(Outcome::Failed(Reset::TryTimeout, Cow::Borrowed(""))),
             Lost::TrySilence => Ok(Outcome::Failed(Reset::TrySilence, Cow::Borrowed(""))),
-            Lost::Client(Failure::Malformed) => Err(malformed()),
+            Lost::Client(failure @ (Failure::Malformed | Failure::Trailers(_))) => Err(malformed(&failure)),
             Lost::Client(_) => {
                 self.cluster.metrics.upstream_rq_cancelled().inc();
                 client.note_gone(record);

@@ -30,7 +30,8 @@ use crate::worker::retry::{self, Priorities, Reset, Terms};
 use crate::worker::scratch::Scratch;
 use crate::worker::text::decimal;
 use crate::worker::timers::{Limits, Timers, to_grpc_timeout};
-use crate::worker::upstream_request::{Lost, carries, is_received};
+use crate::worker::transfer::{Failure, Trailing};
+use crate::worker::upstream_request::{Lost, carries};
 
 /// A request that goes upstream.
 pub(super) struct Job<'a> {
@@ -85,6 +86,9 @@ impl Job<'_> {
         let terms = Terms::new(self.forward, &limits, &mut scratch.request);
         self.timeout_status = terms.timeout_status;
         self.rewrite(client, scratch, record, destination, options, &terms);
+        if self.host.attempt_count_in_request {
+            scratch.request.headers.set_id(HeaderId::XEnvoyAttemptCount, b"1");
+        }
         let copies = match self.forward.mirrors.as_slice() {
             mirrors if !mirrors.is_empty() && tunnel == Tunnel::None => {
                 Copies::of(&client.worker, mirrors, &scratch.request)
@@ -105,12 +109,14 @@ impl Job<'_> {
             _ if entry.config.http.http1.header_case == HeaderCase::Proper => HeaderCase::Proper,
             _ => HeaderCase::Lower,
         };
-        let mut outbound = Outbound::new(client, scratch, self.meta.body, tunnel, case, replay);
+        let trailing =
+            Trailing { reads: self.manager.http1.enable_trailers, writes: entry.config.http.http1.enable_trailers };
+        let mut outbound = Outbound::new(client, scratch, self.meta.body, tunnel, case, trailing, replay);
         outbound.copy_to(copies);
         let carries = if ends { Carries::Bytes } else { carries(entry.config.http.protocol, record.protocol) };
         let mut tried: Vec<Rc<WorkerHost>> = Vec::new();
         let mut priorities = retry.and_then(|policy| policy.avoid_previous_priorities).map(Priorities::new);
-        let mut fresh = false;
+        let mut since = None;
         let mut retrying = None;
         loop {
             record.attempts += 1;
@@ -127,7 +133,7 @@ impl Job<'_> {
                     !options.suppress_envoy_headers,
                 );
             }
-            if self.host.attempt_count_in_request {
+            if self.host.attempt_count_in_request && record.attempts > 1 {
                 let mut digits = [0; 20];
                 let count = decimal(record.attempts.into(), &mut digits);
                 scratch.request.headers.set_id(HeaderId::XEnvoyAttemptCount, count);
@@ -138,9 +144,9 @@ impl Job<'_> {
             }
             record.host = Some(host.clone());
             timers.try_begins(terms.per_try, terms.per_try_idle);
+            let began = Instant::now();
             let mut attempt = Attempt {
                 job: self,
-                began: Instant::now(),
                 host: &host,
                 cluster: &cluster,
                 entry: &entry,
@@ -149,12 +155,13 @@ impl Job<'_> {
                 options,
                 cookies: &cookies,
                 carries,
-                fresh,
-                was_reused: false,
+                since: *since.get_or_insert(began),
+                spoken: false,
                 retrying: &mut retrying,
             };
-            let began = attempt.began;
-            let outcome = attempt.run(client, scratch, record, &mut outbound, &mut timers).await?;
+            let outcome = attempt.run(client, scratch, record, &mut outbound, &mut timers).await;
+            record.whole = outbound.is_received();
+            let outcome = outcome?;
             if let Outcome::Over(_) = outcome {
                 let end = *record.end.insert(Instant::now());
                 metrics.upstream_rq_time().record(end.saturating_duration_since(began));
@@ -163,7 +170,7 @@ impl Job<'_> {
                 }
                 metrics.response(record.status);
             }
-            let was_reused = attempt.was_reused;
+            let spoken = attempt.spoken;
             record.request_end = record.request_end.or(timers.received_at);
             let (reset, failure) = match outcome {
                 Outcome::Over(after) => return Ok(after),
@@ -174,16 +181,7 @@ impl Job<'_> {
                 count(metrics, reset);
             }
             let asked = retry.filter(|_| reset.is_none()).and_then(|policy| asked_pause(policy, scratch));
-            let replayable = outbound.can_restart();
-            // A connection that was kept open may have been closed by the other side just as we used it.
-            let nobodys_fault = matches!(reset, Some(Reset::Terminated | Reset::Gone))
-                && retry::is_idempotent(scratch.request.method())
-                && is_received(&outbound.body);
-            if nobodys_fault && was_reused && !fresh && replayable {
-                record.attempts -= 1;
-                fresh = true;
-                continue;
-            }
+            let replayable = !spoken && outbound.can_restart();
             if let Some(outcome) = reset.and_then(Reset::outcome) {
                 entry.report(&host.host, outcome);
             }
@@ -215,7 +213,6 @@ impl Job<'_> {
                     priorities.tried(host.host.priority);
                 }
                 tried.push(host);
-                fresh = false;
                 continue;
             }
             return Err(self.failed(record, reset.unwrap_or(Reset::Terminated), failure, retries > 0));
@@ -346,7 +343,7 @@ impl Job<'_> {
         }
         if self.meta.body != BodyLength::Empty {
             // Were the upgrade declined, both sides would have to agree on whether the body still counts.
-            return Err(malformed());
+            return Err(malformed(&Failure::Malformed));
         }
         Ok((tunnel, ends))
     }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use maille_http::HeaderId;
-use maille_http::h1::{self, BodyLength, request_framing};
+use maille_http::h1::{self, BodyLength, LAST_CHUNK, request_framing};
 
 use super::respond::keeps_length;
 use super::tunnel::Tunnel;
@@ -14,7 +14,8 @@ use crate::worker::record::Record;
 use crate::worker::reply::Reply;
 use crate::worker::reply::malformed;
 use crate::worker::scratch::Scratch;
-use crate::worker::transfer::{Replay, Transfer, frame, unframe};
+use crate::worker::transfer::{Replay, Trailing, Transfer, frame, unframe};
+use crate::worker::upstream_request::is_received;
 
 /// A request as it goes upstream. Its bytes are in [`Scratch::upstream`].
 pub(super) struct Outbound {
@@ -40,6 +41,7 @@ impl Outbound {
         length: BodyLength,
         tunnel: Tunnel,
         case: HeaderCase,
+        trailing: Trailing,
         replay: Option<usize>,
     ) -> Outbound {
         let framing = framing(scratch, length);
@@ -47,6 +49,7 @@ impl Outbound {
         if tunnel == Tunnel::None && length != BodyLength::Empty {
             let ahead = client.ahead.take().map(|transfer| *transfer);
             let mut transfer = ahead.unwrap_or_else(|| client.side.body(length));
+            transfer = transfer.trailing(trailing);
             transfer.replay = replay.map(|limit| Replay { sent: Vec::new(), limit });
             body = Some(transfer);
         }
@@ -54,7 +57,8 @@ impl Outbound {
     }
 
     /// Has its body copied as it comes; a request without one is copied at once.
-    pub(super) fn copy_to(&mut self, copies: Option<Box<Copies>>) {
+    pub(super) fn copy_to(&mut self, mut copies: Option<Box<Copies>>) {
+        copies.iter_mut().for_each(|copies| copies.framing = self.framing);
         match &mut self.body {
             Some(body) => body.copy_to(copies),
             None => copies.into_iter().for_each(Copies::send),
@@ -92,7 +96,7 @@ impl Outbound {
         out.clear();
         if !http2 {
             scratch.request.write(out);
-            if self.tunnel == Tunnel::Upgrade {
+            if self.tunnel == Tunnel::Upgrade && !scratch.request.headers.has(HeaderId::Connection) {
                 out.extend_from_slice(b"connection: upgrade\r\n");
             }
             let has_length = scratch.request.headers.has(HeaderId::ContentLength);
@@ -107,15 +111,25 @@ impl Outbound {
         // Nothing says that a body is over which was whole already but that it is said here.
         let whole = self.body.as_ref().is_none_or(Transfer::is_received);
         match chunked && bare {
-            true => frame(out, &kept, whole),
+            true => {
+                frame(out, &kept);
+                match &self.body {
+                    Some(transfer) if whole => transfer.last_chunk(out),
+                    None => out.extend_from_slice(LAST_CHUNK),
+                    Some(_) => {}
+                }
+            }
             false => out.extend_from_slice(&kept),
         }
         let Some(transfer) = &mut self.body else { return Ok(()) };
-        transfer.take_buffered(&mut side.source(), &worker.blocks, out).map_err(|_| malformed())?;
+        let taken = transfer.take_buffered(&mut side.source(), &worker.blocks, out);
         record.received = transfer.total;
+        taken.map_err(|failure| malformed(&failure))?;
         if transfer.is_received() {
-            self.body = None;
             record.request_end = Some(Instant::now());
+        }
+        if transfer.is_framed() {
+            self.body = None;
         }
         Ok(())
     }
@@ -128,6 +142,11 @@ impl Outbound {
     /// How much of the body goes with the head.
     pub(super) fn prefix(&self, scratch: &Scratch) -> usize {
         scratch.upstream.len() - self.head
+    }
+
+    /// Whether nothing more of the request comes.
+    pub(super) fn is_received(&self) -> bool {
+        self.tunnel == Tunnel::None && is_received(&self.body)
     }
 
     /// Whether all that was sent can be sent again.

@@ -22,7 +22,7 @@ use crate::worker::retry::{self, Reset};
 use crate::worker::scratch::Scratch;
 use crate::worker::text::decimal;
 use crate::worker::timers::Timers;
-use crate::worker::transfer::{Failure, Transfer};
+use crate::worker::transfer::{Failure, Trailing, Transfer};
 use crate::worker::upstream_request::{Upstream, is_coming, is_received};
 use crate::worker::{cors, response};
 
@@ -37,11 +37,12 @@ impl Attempt<'_, '_> {
         outbound: &mut Outbound,
         timers: &mut Timers,
         mut upstream: Upstream,
-        meta: ResponseMeta,
-        took: Duration,
+        mut meta: ResponseMeta,
+        took: Option<Duration>,
     ) -> Result<Outcome, Reply> {
         *self.retrying = None;
         if let Some(policy) = self.retry.filter(|policy| retry::on_response(policy, &scratch.response))
+            && !self.spoken
             && outbound.can_restart()
         {
             *self.retrying = self.job.retry(record, &self.cluster.metrics, self.breakers, policy);
@@ -59,22 +60,37 @@ impl Attempt<'_, '_> {
             upstream.close(&client.worker);
             return Ok(Outcome::Failed(Reset::Protocol, Cow::Borrowed("")));
         }
+        record.details = Cow::Borrowed("via_upstream");
         if open {
             outbound.tunnel.open(client.protocol(), &scratch.request, &mut scratch.response);
+        } else if outbound.tunnel.is_over(&scratch.request, scratch.response.status, upstream.protocol()) {
+            // Neither agreed nor refused: what else there is to it stays with the server.
+            record.details = Cow::Borrowed("websocket_handshake_unsuccessful");
+            scratch.response.headers.remove_id(HeaderId::ContentLength);
+            scratch.response.headers.remove_id(HeaderId::ContentType);
+            (meta.body, meta.keep_alive) = (BodyLength::Empty, false);
+        }
+        if !open {
+            scratch.response.headers.remove_id(HeaderId::Connection);
+            scratch.response.headers.remove_id(HeaderId::Upgrade);
         }
         record.status = scratch.response.status;
-        record.details = Cow::Borrowed("via_upstream");
         self.headers(client, scratch, record, took);
         if open {
             self.tunnel_head(client, scratch, &outbound.tunnel);
             return Ok(Outcome::Over(tunnel(client, scratch, record, upstream).await));
         }
-        let reply = self.reply_head(client, scratch, &meta, is_coming(&outbound.body));
+        let coming = outbound.tunnel != Tunnel::None || is_coming(&outbound.body);
+        let reply = self.reply_head(client, scratch, &meta, coming);
         let body = &mut outbound.body;
         let mut transfer = match (&upstream, meta.body) {
             (_, BodyLength::Empty) | (Upstream::Http1(_), _) => Transfer::new(meta.body, reply.chunked),
             (Upstream::Http2(_), _) => Transfer::new(BodyLength::UntilClose, reply.chunked),
         };
+        transfer = transfer.trailing(Trailing {
+            reads: self.entry.config.http.http1.enable_trailers,
+            writes: self.job.manager.http1.enable_trailers,
+        });
         let mut begun = Ok(());
         match (&mut client.side, upstream.source()) {
             (Downstream::Http1(..), Some(mut source)) => {
@@ -126,15 +142,17 @@ impl Attempt<'_, '_> {
                 } else {
                     upstream.close(&client.worker);
                 }
-                match (reply.keep, body.as_ref().is_none_or(Transfer::is_received)) {
-                    (true, _) => After::KeepAlive,
-                    (false, true) => After::Close,
-                    (false, false) => After::Linger,
+                match reply.keep {
+                    true => After::KeepAlive,
+                    false if outbound.is_received() => After::Close,
+                    false => After::Linger,
                 }
             }
             Err(failure) => {
                 let remote = upstream.was_reset();
-                if let (Failure::Malformed, Downstream::Http1(..), 0) = (&failure, &client.side, written) {
+                if let (Failure::Malformed | Failure::Trailers(_), Downstream::Http1(..), 0) =
+                    (&failure, &client.side, written)
+                {
                     // The head was in order, and goes out; in vain if nobody is there to take it.
                     let _ = client.write_all(&scratch.downstream).await;
                 }
@@ -143,7 +161,9 @@ impl Attempt<'_, '_> {
                 upstream.close(&client.worker);
                 let (flag, why) = match failure {
                     Failure::Sink => (ResponseFlags::default(), ""),
-                    Failure::Malformed => (ResponseFlags::UPSTREAM_PROTOCOL_ERROR, "protocol_error"),
+                    Failure::Malformed | Failure::Trailers(_) => {
+                        (ResponseFlags::UPSTREAM_PROTOCOL_ERROR, "protocol_error")
+                    }
                     Failure::Source if cut => (ResponseFlags::UPSTREAM_PROTOCOL_ERROR, "protocol_error"),
                     Failure::Source if remote => (ResponseFlags::UPSTREAM_REMOTE_RESET, "remote_reset"),
                     Failure::Source => (ResponseFlags::UPSTREAM_CONNECTION_TERMINATION, "connection_termination"),
@@ -217,7 +237,7 @@ impl Attempt<'_, '_> {
         scratch.downstream.clear();
         if client.protocol() != Protocol::Http2 {
             scratch.response.write(&mut scratch.downstream);
-            if *tunnel == Tunnel::Upgrade {
+            if *tunnel == Tunnel::Upgrade && !scratch.response.headers.has(HeaderId::Connection) {
                 scratch.downstream.extend_from_slice(b"connection: upgrade\r\n");
             }
             scratch.downstream.extend_from_slice(b"\r\n");
@@ -225,9 +245,10 @@ impl Attempt<'_, '_> {
     }
 
     /// The router's own headers and the route's mutations, in Envoy's order.
-    fn headers(&self, client: &Client, scratch: &mut Scratch, record: &Record, took: Duration) {
+    /// `took`: how long the response took; nobody measures one that came before the request was whole.
+    fn headers(&self, client: &Client, scratch: &mut Scratch, record: &Record, took: Option<Duration>) {
         let head = &mut scratch.response;
-        if !self.options.suppress_envoy_headers {
+        if let Some(took) = took.filter(|_| !self.options.suppress_envoy_headers) {
             let mut digits = [0; 20];
             let millis = decimal(took.as_millis() as u64, &mut digits);
             head.headers.set_id(HeaderId::XEnvoyUpstreamServiceTime, millis);

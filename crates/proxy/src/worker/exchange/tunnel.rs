@@ -40,6 +40,15 @@ impl Tunnel {
         }
     }
 
+    /// Whether a response ends a websocket's handshake without saying either yes or no (RFC 6455 knows 101 and errors).
+    pub(super) fn is_over(self, request: &RequestHead, status: u16, upstream: Protocol) -> bool {
+        let websocket = || {
+            let kind = request.headers.get(HeaderId::Upgrade);
+            kind.is_some_and(|kind| kind.eq_ignore_ascii_case(b"websocket"))
+        };
+        self == Tunnel::Upgrade && upstream != Protocol::Http2 && status < 400 && websocket()
+    }
+
     /// Makes the response that opens it what the client's version of HTTP has for that.
     pub(super) fn open(self, client: Protocol, request: &RequestHead, response: &mut ResponseHead) {
         if self != Tunnel::Upgrade {
@@ -71,7 +80,10 @@ pub(super) async fn tunnel(
         Downstream::Http2(stream) => stream.send_head(&scratch.response, false),
     };
     if begun.is_ok() {
-        let (received, sent) = carry(client, &mut upstream, idle).await;
+        let (received, sent, gone) = carry(client, &mut upstream, idle).await;
+        if gone {
+            client.note_gone(record);
+        }
         record.received += received;
         record.sent += sent;
     }
@@ -80,11 +92,12 @@ pub(super) async fn tunnel(
 }
 
 /// Carries bytes both ways until both directions have ended, one has failed, nothing has come for too long, or what let it in has not
-/// been in force for long enough; how many went each way.
-async fn carry(client: &mut Client, upstream: &mut Upstream, idle: Option<Duration>) -> (u64, u64) {
+/// been in force for long enough; how many went each way, and whether it was the client who left.
+async fn carry(client: &mut Client, upstream: &mut Upstream, idle: Option<Duration>) -> (u64, u64, bool) {
     let mut there = Direction::new();
     let mut back = Direction::new();
     let mut moved = 0;
+    let mut gone = false;
     let mut timer = idle.map(|limit| (limit, Box::pin(tokio::time::sleep(limit))));
     poll_fn(|cx| {
         let Client { side, worker, info, registered, .. } = &mut *client;
@@ -111,6 +124,7 @@ async fn carry(client: &mut Client, upstream: &mut Upstream, idle: Option<Durati
                 return Poll::Ready(());
             }
         }
+        gone |= a.is_ready() && b.is_pending();
         match (a, b) {
             (Poll::Ready(Err(())), _) | (_, Poll::Ready(Err(()))) => Poll::Ready(()),
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(()),
@@ -118,7 +132,7 @@ async fn carry(client: &mut Client, upstream: &mut Upstream, idle: Option<Durati
         }
     })
     .await;
-    (there.transfer.total, back.transfer.total)
+    (there.transfer.total, back.transfer.total, gone)
 }
 
 struct Direction {

@@ -56,6 +56,7 @@ pub(crate) fn request_from(
         head.set_scheme(Scheme::Https);
     }
     let mut size = path.len();
+    let mut repeated = false;
     let mut host: Option<&[u8]> = None;
     let mut cookies: Option<Vec<u8>> = None;
     for (name, value) in &parts.headers {
@@ -72,10 +73,14 @@ pub(crate) fn request_from(
                 all.extend_from_slice(value);
             }
             HeaderId::Upgrade | HeaderId::Connection | HeaderId::TransferEncoding => {}
-            _ => {
+            id => {
+                repeated |= head.headers.has(id) && id.is_list(true);
                 head.headers.push_parsed(name, value);
             }
         }
+    }
+    if repeated {
+        head.headers.fold_lists(true);
     }
     if let Some(cookies) = cookies {
         head.headers.append_id(HeaderId::Cookie, &cookies);
@@ -153,6 +158,10 @@ pub(crate) fn request_to(head: &RequestHead) -> Option<http::Request<()>> {
         request.extensions_mut().insert(h2::ext::Protocol::from(protocol));
     }
     *request.headers_mut() = fields_to(&head.headers);
+    if upgrade.is_some() {
+        // Without a body there is none to say; a stream that becomes a tunnel may not have one.
+        request.headers_mut().remove(http::header::CONTENT_LENGTH);
+    }
     Some(request)
 }
 
@@ -167,15 +176,20 @@ pub(crate) fn response_from(
     head.clear();
     head.status = parts.status.as_u16();
     let mut size = 0;
+    let mut repeated = false;
     for (name, value) in &parts.headers {
         let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
         size += name.len() + value.len();
         match HeaderId::of(name) {
             HeaderId::Upgrade | HeaderId::Connection | HeaderId::TransferEncoding => {}
-            _ => {
+            id => {
+                repeated |= head.headers.has(id) && id.is_list(false);
                 head.headers.push_parsed(name, value);
             }
         }
+    }
+    if repeated {
+        head.headers.fold_lists(false);
     }
     if head.headers.len() > limits.fields || size > limits.head_bytes || head.status == 101 {
         return None;
@@ -201,7 +215,8 @@ pub(crate) fn clean_trailers(mut trailers: HeaderMap) -> HeaderMap {
     trailers
 }
 
-fn fields_to(headers: &Headers) -> HeaderMap {
+/// Fields as HTTP/2 has them.
+pub(crate) fn fields_to(headers: &Headers) -> HeaderMap {
     let mut text = Vec::with_capacity(headers.wire_len());
     let mut ends = Vec::with_capacity(headers.len());
     for (name, value) in headers.iter() {
@@ -223,6 +238,15 @@ fn fields_to(headers: &Headers) -> HeaderMap {
         start = end;
     }
     out
+}
+
+/// Fields as HTTP/1 has them.
+pub(crate) fn fields_of(map: &HeaderMap) -> Headers {
+    let mut headers = Headers::new();
+    for (name, value) in map {
+        headers.push_parsed(name.as_str().as_bytes(), value.as_bytes());
+    }
+    headers
 }
 
 /// Whether a field belongs to a connection of HTTP/1.

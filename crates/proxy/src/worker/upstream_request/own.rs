@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::ready;
 
-use maille_http::h1::{BodyDecoder, BodyLength, Limits, ResponseMeta, request_framing};
+use maille_http::h1::{BodyDecoder, BodyLength, LAST_CHUNK, Limits, ResponseMeta, request_framing};
 use maille_http::{HeaderId, RequestHead, ResponseHead};
 
 use super::{Upstream, carries, http1, http2};
@@ -15,18 +15,20 @@ use crate::tls::Carries;
 use crate::upstream::WorkerCluster;
 use crate::worker::Worker;
 use crate::worker::buffers::BLOCK;
+use crate::worker::transfer::frame;
 
 /// More of an answer's body than this is no answer.
 const MAX_BODY: usize = 1 << 20;
 
 /// Sends a request with all of its body, and waits for all of the response; `None` when there is none. The status of
 /// gRPC is among the headers, wherever it came.
-/// Whoever calls limits the time.
+/// `framing`: how HTTP/1 frames the body. Whoever calls limits the time.
 pub(crate) async fn ask(
     worker: &Rc<Worker>,
     cluster: &Rc<WorkerCluster>,
     request: &RequestHead,
     body: &[u8],
+    framing: BodyLength,
 ) -> Option<(ResponseHead, Vec<u8>)> {
     let entry = cluster.entry();
     let host = cluster.pick(&Wish::of(None))?;
@@ -53,7 +55,7 @@ pub(crate) async fn ask(
     let mut response = ResponseHead::default();
     let (answer, upstream) = match upstream {
         Upstream::Http1(mut connection) => {
-            let answer = over_http1(worker, &mut connection, request, body, &limits, &mut response).await;
+            let answer = over_http1(worker, &mut connection, request, (body, framing), &limits, &mut response).await;
             (answer, Upstream::Http1(connection))
         }
         Upstream::Http2(mut stream) => {
@@ -81,15 +83,20 @@ async fn over_http1(
     worker: &Worker,
     connection: &mut http1::Upstream,
     request: &RequestHead,
-    body: &[u8],
+    (body, framing): (&[u8], BodyLength),
     limits: &Limits,
     response: &mut ResponseHead,
 ) -> Option<(Vec<u8>, bool)> {
     let mut bytes = Vec::new();
     request.write(&mut bytes);
-    let length = if body.is_empty() { BodyLength::Empty } else { BodyLength::Exact(body.len() as u64) };
-    request_framing(&mut bytes, request.method(), length, request.headers.has(HeaderId::ContentLength));
-    bytes.extend_from_slice(body);
+    request_framing(&mut bytes, request.method(), framing, request.headers.has(HeaderId::ContentLength));
+    match framing {
+        BodyLength::Chunked => {
+            frame(&mut bytes, body);
+            bytes.extend_from_slice(LAST_CHUNK);
+        }
+        _ => bytes.extend_from_slice(body),
+    }
     connection.start();
     let to_head = request.method() == b"HEAD";
     let meta = poll_fn(|cx| {

@@ -1,8 +1,10 @@
 //! What ejections make of the hosts that are served, over updates of cluster and endpoints.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use maille_telemetry::metrics::Registry;
 use maille_xds::types::cluster::cluster::{
     ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig, LbPolicy,
 };
@@ -14,18 +16,20 @@ use maille_xds::types::{self, UInt32Value};
 use maille_xds::{Resource, TypeUrl};
 
 use crate::run::Assembly;
-use crate::upstream::ClusterEntry;
 use crate::upstream::outlier::Outcome;
+use crate::upstream::{ClusterEntry, WorkerCluster};
 
 struct Served {
     assembly: Assembly,
     now: Instant,
+    /// Whether hosts that come or go cost all of them their connections.
+    close_on_change: bool,
 }
 
 impl Served {
     /// A cluster with hosts of these ports, by priority.
     fn new(panic_threshold: f64, hosts: &[&[u32]]) -> Served {
-        let mut served = Served { assembly: Assembly::new(), now: Instant::now() };
+        let mut served = Served { assembly: Assembly::new(), now: Instant::now(), close_on_change: false };
         served.cluster(panic_threshold, true);
         served.endpoints(hosts);
         assert_eq!(served.assembly.next_check(served.now), Some(served.now + Duration::from_secs(10)));
@@ -48,6 +52,7 @@ impl Served {
             outlier_detection: detect.then_some(detection),
             common_lb_config: Some(CommonLbConfig {
                 healthy_panic_threshold: Some(Percent { value: panic_threshold }),
+                close_connections_on_host_set_change: self.close_on_change,
                 ..CommonLbConfig::default()
             }),
             ..Cluster::default()
@@ -184,4 +189,45 @@ fn the_alarm_rings_once() {
         })
         .collect();
     assert_eq!(rung, [false, true, false, false]);
+}
+
+/// Which of the hosts at ports 1, 2, … keep their connections over an update.
+fn keep<const N: usize>(worker: &WorkerCluster, served: &mut Served) -> [bool; N] {
+    let ports: [u16; N] = std::array::from_fn(|n| n as u16 + 1);
+    let before = ports.map(|port| worker.pool(port));
+    worker.update(served.entry());
+    std::array::from_fn(|n| Rc::ptr_eq(&before[n], &worker.pool(ports[n])))
+}
+
+#[test]
+fn a_host_that_fails_is_met_anew() {
+    let mut served = Served::new(0.0, &[&[1, 2]]);
+    let worker = WorkerCluster::new(served.entry(), &Registry::default());
+    served.fail(&[1]);
+    assert_eq!(keep(&worker, &mut served), [false, true], "when it fails");
+    served.endpoints(&[&[1, 2, 3]]);
+    assert_eq!(keep(&worker, &mut served), [true, true], "while it is left alone");
+    served.now += Duration::from_secs(40);
+    served.assembly.check(served.now, &mut || 0);
+    served.check("it has another chance", "100% 1 2 3");
+    assert_eq!(keep(&worker, &mut served), [true, true, true], "when it is used again");
+    served.fail(&[1]);
+    assert_eq!(keep(&worker, &mut served), [false, true, true], "when it fails again");
+}
+
+#[test]
+fn where_it_is_wanted_all_are_met_anew_when_one_comes_or_goes() {
+    let mut served = Served::new(0.0, &[&[1, 2]]);
+    let worker = WorkerCluster::new(served.entry(), &Registry::default());
+    served.endpoints(&[&[1, 2, 3]]);
+    assert_eq!(keep(&worker, &mut served), [true, true], "where it is not wanted");
+    served.close_on_change = true;
+    served.cluster(0.0, true);
+    worker.update(served.entry());
+    served.fail(&[3]);
+    assert_eq!(keep(&worker, &mut served), [true, true, false], "the same hosts");
+    served.endpoints(&[&[1, 2]]);
+    assert_eq!(keep(&worker, &mut served), [false, false], "one goes");
+    served.endpoints(&[&[1, 2, 4]]);
+    assert_eq!(keep(&worker, &mut served), [false, false], "one comes");
 }
