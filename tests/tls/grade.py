@@ -2,12 +2,12 @@
 import json, shutil, subprocess, tempfile
 
 # What is quick and needs no rating: protocols, kinds of ciphers, forward secrecy, the certificates, and flaws that take a connection each.
-QUICK = ("-p", "-s", "-f", "-S", "-H", "-I", "-R", "-C")
+QUICK = ("-p", "-s", "-f", "-P", "-S", "-H", "-I", "-R", "-C")
 BAD = ("LOW", "MEDIUM", "HIGH", "CRITICAL", "FATAL")
 
-# What the certificates of a test are like and those of a real gateway need not be.
+# What the certificates of a test and the server behind it are like and those of a real gateway need not be.
 OF_THE_TEST = ("cert_chain_of_trust", "cert_revocation", "cert_crlDistributionPoints", "cert_ocspURL", "DNS_CAArecord", "cert_trust", "cert_expirationStatus", "cert_validityPeriod",
-               "cert_extlifeSpan", "certificate_transparency", "OCSP_stapling")
+               "cert_extlifeSpan", "certificate_transparency", "OCSP_stapling", "HSTS", "security_headers")
 
 
 def program():
