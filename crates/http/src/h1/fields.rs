@@ -156,13 +156,7 @@ pub(super) fn check_line_ends(head: &[u8], fields: &[httparse::Header<'_>]) -> R
 }
 
 fn leading_space(head: &[u8], from: usize) -> usize {
-    match head.get(from..).unwrap_or_default() {
-        [b' ', b' ' | b'\t', ..] | [b'\t', ..] => {
-            (from..).take_while(|at| matches!(head.get(*at), Some(b' ' | b'\t'))).count()
-        }
-        [b' ', ..] => 1,
-        _ => 0,
-    }
+    head.get(from..).unwrap_or_default().iter().take_while(|b| matches!(b, b' ' | b'\t')).count()
 }
 
 /// Digits only, and few enough that no reader overflows.
