@@ -2,7 +2,7 @@
 import json, shutil, subprocess, tempfile
 
 # What is quick and needs no rating: protocols, kinds of ciphers, forward secrecy, the certificates, and flaws that take a connection each.
-QUICK = ("-p", "-s", "-f", "-P", "-S", "-H", "-I", "-R", "-C")
+QUICK = ("-p", "-s", "-f", "-S", "-H", "-I", "-R", "-C")
 BAD = ("LOW", "MEDIUM", "HIGH", "CRITICAL", "FATAL")
 
 # What the certificates of a test and the server behind it are like and those of a real gateway need not be.

@@ -58,6 +58,8 @@ impl ServerContext {
             let key = SingleCertAndKey::from(certificate.key.clone());
             let mut config = builder.with_cert_resolver(Arc::new(key));
             config.session_storage = Arc::new(NoServerSessionStorage {});
+            // Envoy: the server's order counts, unless `prefer_client_ciphers` says otherwise (which is refused by name).
+            config.ignore_client_order = true;
             match &ticketer {
                 Some(ticketer) => config.ticketer = ticketer.clone(),
                 None => config.send_tls13_tickets = 0,
