@@ -32,6 +32,8 @@ pub struct Limits {
     pub chunked_length: bool,
     /// Whether the fields' names are remembered as they were spelled ([`original_case`]).
     pub keep_case: bool,
+    /// Whether every token is a method, and not only those that Envoy's codec knows.
+    pub custom_methods: bool,
 }
 
 impl Limits {
@@ -39,8 +41,14 @@ impl Limits {
     pub const MAX_FIELDS: usize = 256;
 
     /// Envoy's defaults: 60 KiB, 100 fields, HTTP/1.1 only.
-    pub const ENVOYS: Limits =
-        Limits { head_bytes: 60 * 1024, fields: 100, http10: false, chunked_length: false, keep_case: false };
+    pub const ENVOYS: Limits = Limits {
+        head_bytes: 60 * 1024,
+        fields: 100,
+        http10: false,
+        chunked_length: false,
+        keep_case: false,
+        custom_methods: false,
+    };
 }
 
 impl Default for Limits {

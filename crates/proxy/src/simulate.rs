@@ -286,11 +286,14 @@ impl Tables {
         outcome.transport = Some(transport(chain, call));
         outcome.tls_from.clone_from(&chain.made_from.tls);
         check_tls(chain, call)?;
+        let mut metadata = Metadata::default();
         for rules in &chain.rbac {
             allows(rules, &call.facts(None, call.source.ip()), outcome);
-            let step = policy::ask_rules(rules, &call.facts(None, call.source.ip()), &mut Metadata::default());
+            let step = policy::ask_rules(rules, &call.facts(None, call.source.ip()), &mut metadata);
             pass(step, outcome)?;
         }
+        let asked = chain.authorizers.iter().filter(|filter| filter.concerns(&metadata));
+        outcome.consults.extend(asked.map(|filter| filter.service.cluster().clone()));
         match &chain.network {
             Network::Http(manager) => self.request(chain, manager, call, outcome),
             Network::Tcp(proxy) => {

@@ -27,7 +27,7 @@ pub struct RequestMeta {
     pub objection: Option<Error>,
 }
 
-/// Methods that Envoy's codec knows; others are refused.
+/// Methods that Envoy's codec knows; others are refused unless the configuration allows all ([`Limits::custom_methods`]).
 const METHODS: [&[u8]; 34] = [
     b"ACL",
     b"BIND",
@@ -112,7 +112,7 @@ fn complete(buf: &[u8], limits: &Limits, head: &mut RequestHead) -> Result<Optio
         head.headers.remove(&Name::new("http2-settings"));
     }
     // Only a whole head is judged, so that an error never depends on how the bytes were cut.
-    if !METHODS.contains(&method) {
+    if !limits.custom_methods && !METHODS.contains(&method) {
         return Err(Error::InvalidMethod);
     }
     let version = match version {

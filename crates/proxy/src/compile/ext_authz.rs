@@ -5,6 +5,7 @@ use maille_xds::types::core::{ApiVersion, http_uri};
 use maille_xds::types::matcher::ListStringMatcher;
 use maille_xds::types::pb::envoy::extensions::filters::http::ext_authz::v3::ext_authz::Services;
 use maille_xds::types::pb::envoy::extensions::filters::http::ext_authz::v3::{self as proto, ExtAuthz as Proto};
+use maille_xds::types::pb::envoy::extensions::filters::network::ext_authz::v3::ExtAuthz as NetworkProto;
 
 use crate::compile::at::{At, Compiled, unset};
 use crate::compile::{matcher, rbac};
@@ -109,6 +110,39 @@ fn body(at: &At<'_>, settings: proto::BufferSettings) -> Compiled<BodyShown> {
         return at.field("max_request_bytes").refuse(format!("must be from 1 to {MOST_SHOWN}"));
     }
     Ok(BodyShown { max: max_request_bytes, partial: allow_partial_message, as_bytes: pack_as_bytes })
+}
+
+/// The network filter: the same authorizer, asked about a connection.
+pub(crate) fn network(at: &At<'_>, proto: &NetworkProto) -> Compiled<ExtAuthz> {
+    let NetworkProto {
+        stat_prefix,
+        grpc_service,
+        failure_mode_allow,
+        include_peer_certificate,
+        transport_api_version,
+        filter_enabled_metadata,
+        bootstrap_metadata_labels_key,
+        include_tls_session,
+        send_tls_alert_on_denial,
+        metadata_context_namespaces,
+        typed_metadata_context_namespaces,
+        shadow_mode,
+    } = proto;
+    unset!(at; bootstrap_metadata_labels_key, send_tls_alert_on_denial, typed_metadata_context_namespaces, shadow_mode);
+    let services = grpc_service.clone().map(Services::GrpcService);
+    at.required("grpc_service", &services)?;
+    let http = Proto {
+        services,
+        stat_prefix: stat_prefix.clone(),
+        failure_mode_allow: *failure_mode_allow,
+        include_peer_certificate: *include_peer_certificate,
+        transport_api_version: *transport_api_version,
+        filter_enabled_metadata: filter_enabled_metadata.clone(),
+        include_tls_session: *include_tls_session,
+        metadata_context_namespaces: metadata_context_namespaces.clone(),
+        ..Proto::default()
+    };
+    filter(at, &http)
 }
 
 type Http = (AuthzService, Option<std::time::Duration>, Option<Vec<StringMatcher>>);

@@ -263,8 +263,7 @@ pub(crate) fn http1(at: &At<'_>, proto: &Option<core::Http1ProtocolOptions>) -> 
         send_fully_qualified_url,
         // Which parser Envoy uses.
         use_balsa_parser: _,
-        // Every token is a method here.
-        allow_custom_methods: _,
+        allow_custom_methods,
         ignore_http_11_upgrade,
     } = proto.as_ref().unwrap_or(&default);
     unset!(at; override_stream_error_on_invalid_http_message, send_fully_qualified_url, ignore_http_11_upgrade);
@@ -285,6 +284,7 @@ pub(crate) fn http1(at: &At<'_>, proto: &Option<core::Http1ProtocolOptions>) -> 
     };
     Ok(Http1Options {
         accept_http10: *accept_http_10,
+        custom_methods: *allow_custom_methods,
         default_host_for_http10: (!default_host_for_http_10.is_empty())
             .then(|| default_host_for_http_10.as_str().into()),
         allow_absolute_url: !matches!(allow_absolute_url, Some(BoolValue { value: false })),

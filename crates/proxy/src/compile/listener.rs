@@ -13,6 +13,7 @@ use maille_xds::types::listener::listener::connection_balance_config::BalanceTyp
 use maille_xds::types::listener::listener_filter_chain_match_predicate::Rule;
 use maille_xds::types::listener::{self as proto, filter, listener_filter};
 use maille_xds::types::original_dst::OriginalDst;
+use maille_xds::types::pb::envoy::extensions::filters::network::ext_authz::v3::ExtAuthz as ExtAuthzProto;
 use maille_xds::types::pb::envoy::extensions::filters::network::rbac::v3::Rbac as RbacProto;
 use maille_xds::types::pb::envoy::r#type::v3::{HashPolicy, Int32Range, hash_policy};
 use maille_xds::types::proxy_protocol::ProxyProtocol;
@@ -25,10 +26,10 @@ use maille_xds::types::{Any, BoolValue, Message, Name};
 use crate::compile::Refused;
 use crate::compile::at::{At, Compiled, is_true, number, unset};
 use crate::compile::endpoint::local_address;
-use crate::compile::{access_log, filters, http, matcher, rbac, tls};
+use crate::compile::{access_log, ext_authz, filters, http, matcher, rbac, tls};
 use crate::config::{
-    Destination, Direction, FilterChain, IstioStats, Listener, ListenerFilter, ListenerFilterKind, MadeFrom, Network,
-    PortPredicate, Priority, ProxyVersion, Rbac, TcpDestination, TcpProxy, Tunnel, WeightedClusters,
+    Destination, Direction, ExtAuthz, FilterChain, IstioStats, Listener, ListenerFilter, ListenerFilterKind, MadeFrom,
+    Network, PortPredicate, Priority, ProxyVersion, Rbac, TcpDestination, TcpProxy, Tunnel, WeightedClusters,
 };
 use crate::headers::HeaderMutations;
 use crate::route::{ChainMatch, FilterChains, SourceKind};
@@ -217,7 +218,7 @@ fn filter_chain(at: &At<'_>, proto: &proto::FilterChain) -> Compiled<(ChainMatch
         Some(proto) => chain_match(&at.field("filter_chain_match"), proto)?,
         None => ChainMatch::default(),
     };
-    let (rbac, network) = network(at, filters)?;
+    let (Policies { rbac, authorizers }, network) = network(at, filters)?;
     let fingerprint = match &network {
         Network::Tcp(_) => fingerprint(proto),
         Network::Http(_) | Network::Close => 0,
@@ -227,6 +228,7 @@ fn filter_chain(at: &At<'_>, proto: &proto::FilterChain) -> Compiled<(ChainMatch
         made_from: made_from(metadata),
         transport: tls::downstream(at, transport_socket)?,
         rbac,
+        authorizers,
         network,
         transport_timeout: at.timeout("transport_socket_connect_timeout", transport_socket_connect_timeout, None)?,
         fingerprint,
@@ -294,10 +296,17 @@ fn chain_match(at: &At<'_>, proto: &proto::FilterChainMatch) -> Compiled<ChainMa
     })
 }
 
-/// The network filters: one that ends the chain, after `sni_cluster`, RBAC rules and Istio's metrics at most.
-fn network(at: &At<'_>, protos: &[proto::Filter]) -> Compiled<(Vec<Arc<Rbac>>, Network)> {
+/// Who may connect.
+#[derive(Default)]
+struct Policies {
+    rbac: Vec<Arc<Rbac>>,
+    authorizers: Vec<Arc<ExtAuthz>>,
+}
+
+/// The network filters: one that ends the chain, after `sni_cluster`, policies and Istio's metrics at most.
+fn network(at: &At<'_>, protos: &[proto::Filter]) -> Compiled<(Policies, Network)> {
     let mut sni_cluster = false;
-    let mut rules = Vec::new();
+    let mut policies = Policies::default();
     let mut stats = None;
     for (i, proto) in protos.iter().enumerate() {
         let at = at.item("filters", i);
@@ -311,7 +320,11 @@ fn network(at: &At<'_>, protos: &[proto::Filter]) -> Compiled<(Vec<Arc<Rbac>>, N
             continue;
         }
         if let Some(proto) = at.unpack::<RbacProto>(any)? {
-            rules.push(Arc::new(rbac::network(&at, &proto)?));
+            policies.rbac.push(Arc::new(rbac::network(&at, &proto)?));
+            continue;
+        }
+        if let Some(proto) = at.unpack::<ExtAuthzProto>(any)? {
+            policies.authorizers.push(Arc::new(ext_authz::network(&at, &proto)?));
             continue;
         }
         if let Some(proto) = at.unpack::<StatsConfig>(any)? {
@@ -319,12 +332,15 @@ fn network(at: &At<'_>, protos: &[proto::Filter]) -> Compiled<(Vec<Arc<Rbac>>, N
             continue;
         }
         let network = terminal(&at, any, sni_cluster, stats)?;
+        if let (Network::Http(_), false) = (&network, policies.authorizers.is_empty()) {
+            return at.refuse("cannot stand behind ext_authz: HTTP asks for each request");
+        }
         return match i + 1 == protos.len() {
-            true => Ok((rules, network)),
+            true => Ok((policies, network)),
             false => at.refuse("must be the last filter: nothing gets past it"),
         };
     }
-    Ok((rules, Network::Close))
+    Ok((policies, Network::Close))
 }
 
 fn terminal(at: &At<'_>, any: &Any, sni_cluster: bool, stats: Option<IstioStats>) -> Compiled<Network> {

@@ -213,6 +213,8 @@ pub struct HttpTimeouts {
 pub struct Http1Options {
     /// Whether HTTP/1.0 requests are served.
     pub accept_http10: bool,
+    /// Whether every token is a method.
+    pub custom_methods: bool,
     /// The host of HTTP/1.0 requests that name none.
     pub default_host_for_http10: Option<Arc<str>>,
     /// Whether a target may be a whole URL even when it is not our own: what a forward proxy does.

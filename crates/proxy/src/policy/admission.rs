@@ -14,6 +14,7 @@ use crate::config::{JwtFilter, Metadata, Rbac};
 
 /// Where Envoy's filters write their metadata.
 const RBAC: &str = "envoy.filters.http.rbac";
+const NETWORK_RBAC: &str = "envoy.filters.network.rbac";
 const JWT: &str = "envoy.filters.http.jwt_authn";
 
 /// A challenge repeats no more than this of the path.
@@ -47,6 +48,7 @@ pub struct Refusal {
 
 /// Asks RBAC rules. What they say is written into the metadata, as the filters behind read it.
 pub fn rbac(rules: &Rbac, facts: &Facts<'_>, metadata: &mut Metadata) -> Step {
+    let filter = if facts.head.is_some() { RBAC } else { NETWORK_RBAC };
     let facts = Facts { metadata: Some(metadata), ..*facts };
     let (shadow, enforced) = (rules.shadowed(&facts), rules.enforced(&facts));
     // What was enforced and passed is not worth writing down: it would cost every request.
@@ -56,7 +58,7 @@ pub fn rbac(rules: &Rbac, facts: &Facts<'_>, metadata: &mut Metadata) -> Step {
     {
         let Some(verdict) = verdict else { continue };
         let result = if verdict.allowed { "allowed" } else { "denied" };
-        let mut write = |key: &str, value: &str| set(metadata, RBAC, &format!("{prefix}{kind}_{key}"), value.into());
+        let mut write = |key: &str, value: &str| set(metadata, filter, &format!("{prefix}{kind}_{key}"), value.into());
         write("engine_result", result);
         if let Some(policy) = &verdict.policy {
             write("effective_policy_id", policy);

@@ -53,8 +53,8 @@ pub enum Verdict {
 /// What is told of a request besides [`Facts`].
 #[derive(Clone, Copy)]
 pub struct Described<'a> {
-    /// Its head.
-    pub head: &'a RequestHead,
+    /// Its head; `None` is a connection.
+    pub head: Option<&'a RequestHead>,
     /// Who sent it.
     pub source: SocketAddr,
     /// The version of HTTP, as logs write it.
@@ -140,15 +140,16 @@ impl ExtAuthz {
         let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let as_bytes = self.body.is_some_and(|body| body.as_bytes);
         let shown = body.map(|body| body.bytes).unwrap_or_default();
-        let length = head.headers.get(HeaderId::ContentLength).and_then(|v| std::str::from_utf8(v).ok()?.parse().ok());
-        let http = HttpRequest {
+        let length =
+            |head: &RequestHead| std::str::from_utf8(head.headers.get(HeaderId::ContentLength)?).ok()?.parse().ok();
+        let http = |head: &RequestHead| HttpRequest {
             id: id.to_string(),
             method: text(head.method()),
             headers: self.shown(head, body).into_iter().map(|(name, value)| (name, value.into_owned())).collect(),
             path: text(head.path_and_query()),
             host: text(head.authority()),
             scheme: head.scheme().as_str().into(),
-            size: length.unwrap_or(-1),
+            size: length(head).unwrap_or(-1),
             protocol: protocol.into(),
             body: if as_bytes { String::new() } else { text(shown) },
             raw_body: if as_bytes { shown.to_vec() } else { Vec::new() },
@@ -161,9 +162,9 @@ impl ExtAuthz {
         let context = AttributeContext {
             source: Some(peer(source, client.as_deref().unwrap_or_default(), &certificate)),
             destination: Some(peer(facts.destination, local_principal, "")),
-            request: Some(Request {
+            request: head.map(|head| Request {
                 time: Some(Timestamp { seconds: since.as_secs() as i64, nanos: since.subsec_nanos() as i32 }),
-                http: Some(http),
+                http: Some(http(head)),
             }),
             metadata_context: Some(core::Metadata { filter_metadata: wanted.collect(), ..Default::default() }),
             tls_session: sni.map(|sni| TlsSession { sni }),

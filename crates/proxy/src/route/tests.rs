@@ -165,6 +165,7 @@ fn chains_are_sieved_without_going_back() {
             made_from: Default::default(),
             transport: DownstreamTransport::Plaintext,
             rbac: Vec::new(),
+            authorizers: Vec::new(),
             network: Network::Close,
             transport_timeout: None,
             fingerprint: 0,

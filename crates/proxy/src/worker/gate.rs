@@ -2,13 +2,16 @@
 
 use std::borrow::Cow;
 use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::rc::Rc;
 use std::task::Poll;
 use std::time::SystemTime;
 
 use maille_http::h1::{BodyLength, RequestMeta};
-use maille_http::{HeaderId, Name, RequestHead};
+use maille_http::{HeaderId, Name, RequestHead, ResponseHead};
 use maille_telemetry::flags::ResponseFlags;
 
+use super::Worker;
 use super::connection::ConnectionInfo;
 use super::http::Client;
 use super::read_ahead::{Missing, read_ahead};
@@ -55,13 +58,55 @@ pub(super) fn client_tls(info: &ConnectionInfo) -> ClientTls {
 
 /// Whether a connection may go on: RBAC rules that stand before everything else on a chain.
 pub(super) fn admits(info: &ConnectionInfo, chain: &FilterChain) -> Result<(), Refusal> {
+    judge(info, chain, &mut Metadata::default())
+}
+
+fn judge(info: &ConnectionInfo, chain: &FilterChain, metadata: &mut Metadata) -> Result<(), Refusal> {
     for rules in &chain.rbac {
         let facts = facts(info, info.remote.ip(), None, None);
-        if let Step::Refuse(refusal) = policy::ask_rules(rules, &facts, &mut Metadata::default()) {
+        if let Step::Refuse(refusal) = policy::ask_rules(rules, &facts, metadata) {
             return Err(*refusal);
         }
     }
     Ok(())
+}
+
+/// Whether a connection that carries no HTTP may be made: what the rules say first, then external authorizers.
+pub(super) async fn lets_in(worker: &Rc<Worker>, info: &ConnectionInfo) -> Result<(), Refused> {
+    let mut metadata = Metadata::default();
+    judge(info, &info.chain, &mut metadata)
+        .map_err(|refusal| Refused { details: refusal.details, flags: ResponseFlags::default() })?;
+    for filter in info.chain.authorizers.iter().filter(|filter| filter.concerns(&metadata)) {
+        let AuthzService::Grpc { cluster, authority } = &filter.service else { continue };
+        let facts = facts(info, info.remote.ip(), None, None);
+        let described = describe(info, None, info.remote, "");
+        let message = filter.check_request(&facts, &described, None, &metadata);
+        let (request, body) = call(authority, &message);
+        let asked = async {
+            let cluster = worker.cluster(cluster)?;
+            let framing = BodyLength::Exact(body.len() as u64);
+            let (response, body) = own::ask(worker, &cluster, &request, &body, framing).await?;
+            answer_of_call(filter, &response, &body)
+        };
+        let answer = match filter.timeout {
+            Some(limit) => tokio::time::timeout(limit, asked).await.ok().flatten(),
+            None => asked.await,
+        };
+        let details = match answer.unwrap_or_default().verdict {
+            Verdict::Allowed => continue,
+            Verdict::Failed if filter.failure_mode_allow => continue,
+            Verdict::Failed => "ext_authz_error",
+            Verdict::Denied(..) => "ext_authz_close",
+        };
+        return Err(Refused { details: details.to_owned(), flags: ResponseFlags::UNAUTHORIZED_EXTERNAL_SERVICE });
+    }
+    Ok(())
+}
+
+/// Why a connection may not be made.
+pub(super) struct Refused {
+    pub(super) details: String,
+    pub(super) flags: ResponseFlags,
 }
 
 /// Asks RBAC rules about a request.
@@ -190,15 +235,9 @@ async fn consult(
         AuthzService::Grpc { cluster, authority } => {
             let info = client.info.clone();
             let facts = facts(&info, record.remote.ip(), Some(head), record.route);
-            let message = filter.check_request(&facts, &describe(&info, head, record), shown, metadata);
-            let mut request = RequestHead::new();
-            request.set_method(b"POST");
-            request.set_path(b"/envoy.service.auth.v3.Authorization/Check");
-            request.set_authority(authority.as_bytes());
-            request.headers.append_id(HeaderId::ContentType, b"application/grpc");
-            request.headers.append_id(HeaderId::Te, b"trailers");
-            let length = u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes();
-            (cluster, request, [&[0], &length[..], &message[..]].concat())
+            let described = describe(&info, Some(head), record.remote, record.protocol.as_str());
+            let (request, body) = call(authority, &filter.check_request(&facts, &described, shown, metadata));
+            (cluster, request, body)
         }
     };
     client.ahead = ahead;
@@ -219,27 +258,46 @@ async fn consult(
     let Some((response, body)) = answered.await? else { return Ok(None) };
     Ok(match &filter.service {
         AuthzService::Http(http) => Some(http.answer(&response, body)),
-        AuthzService::Grpc { .. } => {
-            let good = response.status == 200 && response.headers.get(HeaderId::GrpcStatus) == Some(b"0");
-            // One message, not compressed.
-            let message = body.split_first_chunk::<5>().filter(|(prefix, rest)| {
-                prefix[0] == 0
-                    && u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize == rest.len()
-            });
-            message.filter(|_| good).map(|(_, message)| filter.check_response(message))
-        }
+        AuthzService::Grpc { .. } => answer_of_call(filter, &response, &body),
     })
 }
 
+/// A gRPC call to an authorizer.
+fn call(authority: &str, message: &[u8]) -> (RequestHead, Vec<u8>) {
+    let mut request = RequestHead::new();
+    request.set_method(b"POST");
+    request.set_path(b"/envoy.service.auth.v3.Authorization/Check");
+    request.set_authority(authority.as_bytes());
+    request.headers.append_id(HeaderId::ContentType, b"application/grpc");
+    request.headers.append_id(HeaderId::Te, b"trailers");
+    let length = u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes();
+    (request, [&[0], &length[..], message].concat())
+}
+
+/// What comes of it; `None` is no answer.
+fn answer_of_call(filter: &ExtAuthz, response: &ResponseHead, body: &[u8]) -> Option<Answer> {
+    let good = response.status == 200 && response.headers.get(HeaderId::GrpcStatus) == Some(b"0");
+    // One message, not compressed.
+    let message = body.split_first_chunk::<5>().filter(|(prefix, rest)| {
+        prefix[0] == 0 && u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize == rest.len()
+    });
+    message.filter(|_| good).map(|(_, message)| filter.check_response(message))
+}
+
 /// What an authorizer is told that policies do not look at.
-fn describe<'a>(info: &'a ConnectionInfo, head: &'a RequestHead, record: &Record<'_>) -> Described<'a> {
+fn describe<'a>(
+    info: &'a ConnectionInfo,
+    head: Option<&'a RequestHead>,
+    source: SocketAddr,
+    protocol: &'a str,
+) -> Described<'a> {
     let local = info.tls.as_deref().and_then(|tls| tls.local.as_deref());
     let name = local.and_then(|local| local.uri_sans.first().or(local.dns_sans.first()));
     let peer = info.tls.as_deref().and_then(|tls| tls.peer.as_ref());
     Described {
         head,
-        source: record.remote,
-        protocol: record.protocol.as_str(),
+        source,
+        protocol,
         id: info.id,
         now: SystemTime::now(),
         local_principal: name.map_or("", |name| name),

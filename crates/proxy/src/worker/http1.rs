@@ -36,6 +36,7 @@ pub(crate) async fn serve(mut client: Client, manager: &HttpManager) -> Option<C
         http10: manager.http1.accept_http10,
         chunked_length: manager.http1.allow_chunked_length,
         keep_case: manager.http1.header_case == HeaderCase::Preserve,
+        custom_methods: manager.http1.custom_methods,
     };
     loop {
         let after = match client.next(manager, &limits).await {

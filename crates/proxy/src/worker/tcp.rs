@@ -43,9 +43,10 @@ pub(crate) async fn serve(
     let registered = worker.register(&info.listener);
     let mut facts = Facts::default();
     let start = Instant::now();
-    if let Err(refusal) = gate::admits(&info, &info.chain) {
-        tracing::debug!(remote = %info.remote, details = refusal.details, "a policy refuses the connection");
-        facts.termination = refusal.details;
+    if let Err(refused) = gate::lets_in(&worker, &info).await {
+        tracing::debug!(remote = %info.remote, details = refused.details, "a policy refuses the connection");
+        facts.termination = refused.details;
+        facts.flags.set(refused.flags);
         if !proxy.access_logs.is_empty() {
             log(&worker, &proxy, &info, &facts, start);
         }

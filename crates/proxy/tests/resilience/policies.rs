@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use bytes::Bytes;
 use maille_xds::types::cluster::Cluster;
 use maille_xds::types::cluster::cluster::{ClusterDiscoveryType, DiscoveryType};
 use maille_xds::types::core::grpc_service::{EnvoyGrpc, TargetSpecifier};
-use maille_xds::types::core::{DataSource, GrpcService, HttpUri, data_source::Specifier, http_uri};
+use maille_xds::types::core::{DataSource, GrpcService, HttpUri, address, data_source::Specifier, http_uri};
 use maille_xds::types::matcher::string_matcher::MatchPattern;
 use maille_xds::types::matcher::{ListStringMatcher, PathMatcher, StringMatcher, path_matcher};
 use maille_xds::types::pb::envoy::extensions::filters::http::ext_authz::v3::{
@@ -19,7 +20,9 @@ use maille_xds::types::pb::envoy::extensions::filters::http::jwt_authn::v3::{
     jwt_requirement::RequiresType, requirement_rule::RequirementType,
 };
 use maille_xds::types::pb::envoy::extensions::filters::{http, network};
-use maille_xds::types::pb::envoy::service::auth::v3::{CheckRequest, CheckResponse};
+use maille_xds::types::pb::envoy::service::auth::v3::{
+    AttributeContext, CheckRequest, CheckResponse, attribute_context,
+};
 use maille_xds::types::pb::google::rpc::Status;
 use maille_xds::types::rbac::{Permission, Policy, Principal, Rbac, permission::Rule, principal::Identifier};
 use maille_xds::types::route::{RouteMatch, route_match::PathSpecifier};
@@ -212,7 +215,13 @@ fn an_authorizer_is_asked_over_http() {
 
 #[test]
 fn an_authorizer_is_asked_over_grpc() {
-    let (backend, authz) = (Backend::start(), grpc_authorizer());
+    // Consents to `/in`, refuses `/out`, and fails at everything else.
+    let authz = grpc_authorizer(|asked| match asked.request?.http?.path.as_str() {
+        "/in" => Some(0),
+        "/out" => Some(7),
+        _ => None,
+    });
+    let backend = Backend::start();
     let filter = ExtAuthz {
         transport_api_version: 2,
         services: Some(Services::GrpcService(GrpcService {
@@ -236,8 +245,51 @@ fn an_authorizer_is_asked_over_grpc() {
     assert_eq!(proxy.logged("/broken"), "UAEX ext_authz_error -");
 }
 
-/// Consents to `/in`, refuses `/out`, and fails at everything else.
-fn grpc_authorizer() -> Backend {
+/// What an authorizer is told of connections: who meets whom. It consents, refuses, or fails.
+#[test]
+fn an_authorizer_is_asked_about_connections() {
+    static SAYS: AtomicI32 = AtomicI32::new(0);
+    let authz = grpc_authorizer(|asked| {
+        assert!(asked.request.is_none(), "there is no request");
+        let port = |peer: Option<attribute_context::Peer>| match peer?.address?.address? {
+            address::Address::SocketAddress(socket) => socket.port_specifier,
+            _ => None,
+        };
+        assert!(port(asked.source).is_some() && port(asked.destination).is_some());
+        Some(SAYS.load(Ordering::Relaxed)).filter(|code| *code >= 0)
+    });
+    let backend = Backend::start();
+    for lenient in [false, true] {
+        let filter = network::ext_authz::v3::ExtAuthz {
+            stat_prefix: "tcp".into(),
+            grpc_service: Some(GrpcService {
+                target_specifier: Some(TargetSpecifier::EnvoyGrpc(EnvoyGrpc {
+                    cluster_name: "authz".into(),
+                    ..Default::default()
+                })),
+                timeout: Some(Duration { seconds: 10, nanos: 0 }),
+                ..Default::default()
+            }),
+            failure_mode_allow: lenient,
+            transport_api_version: 2,
+            ..Default::default()
+        };
+        let proxy = Proxy::start(&[&backend], |config| {
+            config.clusters = vec![cluster(&authz, true)];
+            config.network_filters = vec![types::any(&filter)];
+        });
+        for (says, passes) in [(0, true), (7, false), (-1, lenient), (0, true)] {
+            SAYS.store(says, Ordering::Relaxed);
+            let mut connection = proxy.connect();
+            let _ = connection.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n");
+            let answered = matches!(connection.read(&mut [0; 512]), Ok(n) if n > 0);
+            assert_eq!(answered, passes, "{says} {lenient}");
+        }
+    }
+}
+
+/// Answers with the code that comes of what it is asked; fails at nothing.
+fn grpc_authorizer(decide: fn(AttributeContext) -> Option<i32>) -> Backend {
     let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address: SocketAddr = socket.local_addr().unwrap();
     socket.set_nonblocking(true).unwrap();
@@ -249,7 +301,7 @@ fn grpc_authorizer() -> Backend {
                 tokio::spawn(async move {
                     let mut connection = h2::server::handshake(stream).await.unwrap();
                     while let Some(Ok((request, respond))) = connection.accept().await {
-                        tokio::spawn(check(request, respond));
+                        tokio::spawn(check(request, respond, decide));
                     }
                 });
             }
@@ -258,19 +310,19 @@ fn grpc_authorizer() -> Backend {
     Backend::at(address)
 }
 
-async fn check(request: ::http::Request<h2::RecvStream>, mut respond: h2::server::SendResponse<Bytes>) {
+async fn check(
+    request: ::http::Request<h2::RecvStream>,
+    mut respond: h2::server::SendResponse<Bytes>,
+    decide: fn(AttributeContext) -> Option<i32>,
+) {
     assert_eq!(request.uri().path(), "/envoy.service.auth.v3.Authorization/Check");
     let mut body = request.into_body();
     let mut bytes = Vec::new();
     while let Some(data) = body.data().await {
         bytes.extend_from_slice(&data.unwrap());
     }
-    let asked = CheckRequest::decode(&bytes[5..]).unwrap().attributes.unwrap().request.unwrap().http.unwrap();
-    let code = match asked.path.as_str() {
-        "/in" => 0,
-        "/out" => 7,
-        _ => return respond.send_reset(h2::Reason::INTERNAL_ERROR),
-    };
+    let asked = CheckRequest::decode(&bytes[5..]).unwrap().attributes.unwrap();
+    let Some(code) = decide(asked) else { return respond.send_reset(h2::Reason::INTERNAL_ERROR) };
     let answer = CheckResponse { status: Some(Status { code, ..Default::default() }), ..Default::default() };
     let message = answer.encode_to_vec();
     let mut framed = vec![0, 0, 0, 0, message.len() as u8];

@@ -79,7 +79,7 @@ fn what_is_asked_over_grpc() {
     let written =
         Metadata([("jwt".into(), serde_json::json!({"iss": "i"})), ("other".into(), serde_json::json!({}))].into());
     let described = Described {
-        head: &head,
+        head: Some(&head),
         source,
         protocol: "HTTP/1.1",
         id: 7,

@@ -126,6 +126,7 @@ impl Attempt<'_, '_> {
             http10: true,
             chunked_length: config.http.http1.allow_chunked_length,
             keep_case: config.http.http1.header_case == HeaderCase::Preserve,
+            ..Limits::ENVOYS
         };
         let to_head = scratch.request.method() == b"HEAD";
         let http2 = upstream.protocol() == Protocol::Http2;
