@@ -17,7 +17,7 @@ class Mesh:
 
     def __init__(self, work, proxy):
         self.work, self.proxy, self.up, self.log = work, proxy, None, work / "up.log"
-        self.ports, self.backend, self.inner = {m: free_port() for m in MODES}, free_port(), free_port()
+        self.ports = {m: free_port() for m in MODES}
         self.config, self.cacerts, self.xds = work / "config", work / "cacerts", free_port()
 
     def path(self, name):
@@ -32,8 +32,7 @@ class Mesh:
     def start(self):
         self.config.mkdir(); self.cacerts.mkdir()
         self.certificates()
-        serve_http(self.backend)
-        serve_tls(self.inner, self.crt("inner"), self.key("inner"))
+        self.backend, self.inner = serve_http(), serve_tls(self.crt("inner"), self.key("inner"))
         self.write("secrets", self.secrets())
         self.write("gateway", self.gateway(), *self.routes())
         argv = [os.environ.get("MAILLE", "target/release/maille"), "up", "-f", str(self.config), "--xds-port", str(self.xds), "--proxy", self.proxy,
@@ -162,8 +161,8 @@ class Mesh:
                     print("maille up did not end on SIGTERM")
 
 
-def serve_http(port):
-    """Says back who the proxy says the client is."""
+def serve_http():
+    """Says back who the proxy says the client is; gives its port."""
     import http.server
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -177,16 +176,17 @@ def serve_http(port):
         def log_message(self, *_):
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server.server_port
 
 
-def serve_tls(port, crt, key):
-    """Ends TLS itself, and answers whatever comes as HTTP/1.1."""
+def serve_tls(crt, key):
+    """Ends TLS itself, and answers whatever comes as HTTP/1.1; gives its port."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(crt, key)
-    listener = socket.create_server(("127.0.0.1", port))
+    listener = socket.create_server(("127.0.0.1", 0))
 
     def one(raw):
         try:
@@ -201,3 +201,4 @@ def serve_tls(port, crt, key):
             threading.Thread(target=one, args=(listener.accept()[0],), daemon=True).start()
 
     threading.Thread(target=serve, daemon=True).start()
+    return listener.getsockname()[1]
