@@ -143,12 +143,13 @@ async fn prepare(options: &Options) -> Result<(Sidecar, Address, Option<u16>), R
     Ok((sidecar, address, app_port))
 }
 
-/// Waits until the token can be found and somebody listens on the port.
+/// Waits until the token and the place of certificates can be found and somebody listens on the port: a control plane that starts leaves
+/// one after the other.
 async fn control_is_there(options: &Options) -> Result<(), RunError> {
     let mut reason = String::new();
     let there = async {
         loop {
-            match (options.way.tokens)() {
+            match (options.way.tokens)().and_then(|_| (options.way.door.place)()) {
                 Ok(_) => match TcpStream::connect(options.way.control).await {
                     Ok(_) => return,
                     Err(error) => reason = error.to_string(),

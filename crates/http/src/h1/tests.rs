@@ -22,6 +22,7 @@ fn body(length: BodyLength, raw: &[u8], cut: usize) -> Result<(Vec<u8>, Option<u
         data.extend_from_slice(&piece[..got.data]);
         at += got.consumed;
         if got.done {
+            decoder.drop_trailers()?;
             return Ok((data, Some(at)));
         }
     }

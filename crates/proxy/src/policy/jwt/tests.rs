@@ -158,7 +158,9 @@ fn row_28_what_a_token_must_be() {
         ("PS256", header(json!({"alg": "PS256"})), Ok(())),
         ("ES256", header(json!({"alg": "ES256", "kid": "e"})), Ok(())),
         ("EdDSA", header(json!({"alg": "EdDSA"})), Ok(())),
-        ("HS256 of an oct key", header(json!({"alg": "HS256"})), Ok(())),
+        ("HS256 of an oct key", header(json!({"alg": "HS256", "kid": "h"})), Ok(())),
+        // Every key is tried that may be meant, and this one says what is wrong whatever comes behind it (Envoy: verify.cc).
+        ("HS256 before an Ed25519 key", header(json!({"alg": "HS256"})), Err(Status::Ed25519WrongLength)),
         ("alg none", header(json!({"alg": "none"})), Err(Status::HeaderUnknownAlg)),
         ("alg None", header(json!({"alg": "None"})), Err(Status::HeaderUnknownAlg)),
         ("no alg", header(json!({"kid": "r"})), Err(Status::HeaderBadAlg)),
@@ -168,7 +170,11 @@ fn row_28_what_a_token_must_be() {
             header(json!({"alg": "HS256", "kid": "r", "secret": modulus})),
             Err(Status::VerificationFails),
         ),
-        ("the wrong secret", header(json!({"alg": "HS256", "secret": "x"})), Err(Status::VerificationFails)),
+        (
+            "the wrong secret",
+            header(json!({"alg": "HS256", "kid": "h", "secret": "x"})),
+            Err(Status::VerificationFails),
+        ),
         ("kid of another key", header(json!({"alg": "RS256", "kid": "e"})), Err(Status::NoMatchingKey)),
         ("kid that nobody has", header(json!({"alg": "RS256", "kid": "../../etc/passwd"})), Err(Status::NoMatchingKey)),
         ("kid a number", header(json!({"alg": "RS256", "kid": 7})), Err(Status::HeaderBadKid)),
