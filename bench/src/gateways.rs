@@ -1,18 +1,13 @@
 //! The contenders as gateways: maille and Envoy under the same control plane, nginx, HAProxy, and the floor.
 
 use crate::contest::Contender;
+use crate::identity::Identity;
 use crate::mesh;
 use crate::process::{self, Process, await_port, free_port};
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
-
-/// Certificate and key in PEM, for gateways that end TLS.
-pub(crate) struct Identity {
-    pub(crate) certificate: String,
-    pub(crate) key: String,
-}
 
 /// What a gateway is to do.
 #[derive(Clone, Copy)]

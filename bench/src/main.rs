@@ -8,6 +8,7 @@ mod drain;
 mod floor;
 mod gateways;
 mod histogram;
+mod identity;
 mod load;
 mod mesh;
 mod process;
@@ -56,13 +57,13 @@ enum Command {
     Grpc(Options),
     /// TLS handshakes per CPU second at a gateway.
     Handshakes(Options),
-    /// Bodies of 1 MB through a gateway: bytes per CPU second.
+    /// Bodies of 1 MB through a gateway, plain and over TLS: bytes per CPU second.
     Bodies(Options),
     /// A TCP route: bytes per CPU second.
     Tcp(Options),
     /// Memory of a sidecar: idle, and with 1,000 services and 5,000 endpoints.
     Memory(Options),
-    /// Memory of 10,000 idle keep-alive connections.
+    /// Memory of 10,000 idle keep-alive connections: HTTP/1.1, over TLS, HTTP/2.
     Connections(Options),
     /// 10 routes against 10,000 on one host.
     Routes(Options),
@@ -96,9 +97,12 @@ const ALL: &[Measure] = &[
     rows::grpc::run,
     rows::handshakes::run,
     rows::bodies::run,
+    rows::bodies::tls,
     rows::bodies::tcp,
     rows::memory::sidecars,
-    rows::memory::connections,
+    rows::connections::http1,
+    rows::connections::tls,
+    rows::connections::http2,
     rows::routes::run,
 ];
 
@@ -113,10 +117,10 @@ fn main() -> anyhow::Result<()> {
         Command::Policies(o) => (o, &[rows::policies::run]),
         Command::Grpc(o) => (o, &[rows::grpc::run]),
         Command::Handshakes(o) => (o, &[rows::handshakes::run]),
-        Command::Bodies(o) => (o, &[rows::bodies::run]),
+        Command::Bodies(o) => (o, &[rows::bodies::run, rows::bodies::tls]),
         Command::Tcp(o) => (o, &[rows::bodies::tcp]),
         Command::Memory(o) => (o, &[rows::memory::sidecars]),
-        Command::Connections(o) => (o, &[rows::memory::connections]),
+        Command::Connections(o) => (o, &[rows::connections::http1, rows::connections::tls, rows::connections::http2]),
         Command::Routes(o) => (o, &[rows::routes::run]),
         Command::Attack(args) => return attack::run(&args),
         Command::Change(args) => return change::run(&args),

@@ -1,6 +1,6 @@
 //! A mesh to measure: a directory of Istio YAML, `maille up` on it, and the gateway process it starts.
 
-use crate::gateways::Identity;
+use crate::identity::Identity;
 use crate::process::{self, Process};
 use anyhow::Context;
 use std::fs;

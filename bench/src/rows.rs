@@ -1,6 +1,7 @@
 //! The rows of the bench: one module each, one question each.
 
 pub(crate) mod bodies;
+pub(crate) mod connections;
 pub(crate) mod grpc;
 pub(crate) mod handshakes;
 pub(crate) mod http1;

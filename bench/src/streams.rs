@@ -1,16 +1,17 @@
 //! Loads that the plain generator cannot make: gRPC calls, large bodies, bytes, TLS handshakes. Closed loops: as fast as they go.
 
 use crate::histogram::Histogram;
+use crate::identity::Identity;
 use crate::servers::LARGE;
 use bytes::Bytes;
 use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
 
 /// What a load did.
 pub(crate) struct Done {
@@ -123,26 +124,45 @@ async fn call(sender: &mut h2::client::SendRequest<Bytes>) -> anyhow::Result<()>
 }
 
 /// POST requests with 1 MB, answered with 1 MB.
-pub(crate) fn bodies(to: SocketAddr, connections: usize, seconds: f64) -> anyhow::Result<Done> {
-    lanes(connections, seconds, move |_, end| async move {
-        let mut stream = TcpStream::connect(to).await?;
-        stream.set_nodelay(true)?;
-        let head = format!("POST / HTTP/1.1\r\nhost: bench.example\r\ncontent-length: {LARGE}\r\n\r\n");
-        let request = [head.as_bytes(), &vec![b'y'; LARGE]].concat();
-        let (mut done, mut buf) = (Done::new(), vec![0; 1 << 17]);
-        while Instant::now() < end {
-            let start = Instant::now();
-            let (mut reader, mut writer) = stream.split();
-            let (sent, got) = tokio::join!(writer.write_all(&request), answer(&mut reader, &mut buf));
-            sent?;
-            got?;
-            done.one(start, 2 * LARGE);
+pub(crate) fn bodies(
+    to: SocketAddr,
+    tls: Option<&Arc<ClientConfig>>,
+    connections: usize,
+    seconds: f64,
+) -> anyhow::Result<Done> {
+    lanes(connections, seconds, |_, end| {
+        let connector = tls.cloned().map(TlsConnector::from);
+        async move {
+            let stream = TcpStream::connect(to).await?;
+            stream.set_nodelay(true)?;
+            match connector {
+                None => exchange(stream, end).await,
+                Some(connector) => exchange(connector.connect(Identity::name()?, stream).await?, end).await,
+            }
         }
-        Ok(done)
     })
 }
 
-async fn answer(reader: &mut tokio::net::tcp::ReadHalf<'_>, buf: &mut [u8]) -> anyhow::Result<()> {
+async fn exchange(stream: impl AsyncRead + AsyncWrite, end: Instant) -> anyhow::Result<Done> {
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let head = format!("POST / HTTP/1.1\r\nhost: bench.example\r\ncontent-length: {LARGE}\r\n\r\n");
+    let request = [head.as_bytes(), &vec![b'y'; LARGE]].concat();
+    let (mut done, mut buf) = (Done::new(), vec![0; 1 << 17]);
+    while Instant::now() < end {
+        let start = Instant::now();
+        let send = async {
+            writer.write_all(&request).await?;
+            writer.flush().await
+        };
+        let (sent, got) = tokio::join!(send, answer(&mut reader, &mut buf));
+        sent?;
+        got?;
+        done.one(start, 2 * LARGE);
+    }
+    Ok(done)
+}
+
+async fn answer(reader: &mut (impl AsyncRead + Unpin), buf: &mut [u8]) -> anyhow::Result<()> {
     let mut filled = 0;
     let end = loop {
         let n = reader.read(&mut buf[filled..]).await?;
@@ -189,7 +209,7 @@ pub(crate) fn handshakes(
     seconds: f64,
 ) -> anyhow::Result<Done> {
     lanes(at_once, seconds, move |lane, end| {
-        let connector = tokio_rustls::TlsConnector::from(config.clone());
+        let connector = TlsConnector::from(config.clone());
         async move {
             let (mut done, mut turn) = (Done::new(), 0);
             while Instant::now() < end {
@@ -200,7 +220,7 @@ pub(crate) fn handshakes(
                 socket.bind(SocketAddr::from(([127, 0, 1 + turn, 1 + lane as u8], 0)))?;
                 let stream = socket.connect(to).await?;
                 let start = Instant::now();
-                let mut tls = connector.connect(ServerName::try_from("bench.example")?, stream).await?;
+                let mut tls = connector.connect(Identity::name()?, stream).await?;
                 done.one(start, 0);
                 tls.shutdown().await?;
                 let mut rest = [0; 1024];

@@ -3,10 +3,10 @@
 use super::Options;
 use crate::backend::Backend;
 use crate::contest::{self, Ratio, Report, Row, Wanted::AtLeast};
-use crate::gateways::{self, Identity, Job};
+use crate::gateways::{self, Job};
+use crate::identity::{Groups, Identity};
 use crate::streams;
-use rustls::client::Resumption;
-use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
+use rustls::ClientConfig;
 use std::sync::Arc;
 
 const AT_ONCE: usize = 16;
@@ -14,10 +14,7 @@ const AT_ONCE: usize = 16;
 pub(crate) fn run(o: &Options) -> anyhow::Result<Report> {
     let dir = tempfile::tempdir()?;
     let backend = Backend::start("bench")?;
-    let made = rcgen::generate_simple_self_signed(["bench.example".to_owned()])?;
-    let identity = Identity { certificate: made.cert.pem(), key: made.signing_key.serialize_pem() };
-    let mut roots = RootCertStore::empty();
-    roots.add(made.cert.der().clone())?;
+    let identity = Identity::new()?;
     let contenders = gateways::start(
         &["maille", "envoy", "nginx", "haproxy"],
         &o.only,
@@ -41,7 +38,7 @@ pub(crate) fn run(o: &Options) -> anyhow::Result<Report> {
             Ratio { column: 3, wanted: &[("envoy", AtLeast(1.0))] },
         ],
     };
-    let (plain, best) = (config(&roots, false)?, config(&roots, true)?);
+    let (plain, best) = (identity.client(Groups::X25519)?, identity.client(Groups::All)?);
     contest::run(row, o.rounds, &contenders, |c| {
         let per_cpu = |config: &Arc<ClientConfig>| {
             let before = c.cpu();
@@ -52,17 +49,4 @@ pub(crate) fn run(o: &Options) -> anyhow::Result<Report> {
         let (second, _) = per_cpu(&best)?;
         Ok(vec![first, done.count as f64 / o.seconds, done.latency.quantile(0.99), second, c.rss()])
     })
-}
-
-fn config(roots: &RootCertStore, all_groups: bool) -> anyhow::Result<Arc<ClientConfig>> {
-    let mut provider = aws_lc_rs::default_provider();
-    if !all_groups {
-        provider.kx_groups = vec![aws_lc_rs::kx_group::X25519];
-    }
-    let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots.clone())
-        .with_no_client_auth();
-    config.resumption = Resumption::disabled();
-    Ok(Arc::new(config))
 }

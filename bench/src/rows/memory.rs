@@ -1,21 +1,17 @@
-//! Resident memory: a sidecar with nothing to do, a sidecar that knows a large mesh, and what an idle connection costs.
+//! Resident memory: a sidecar with nothing to do, and one that knows a large mesh.
 
 use super::Options;
 use crate::backend::Backend;
 use crate::contest::{self, Ratio, Report, Row, Wanted::AtMost};
-use crate::gateways::{self, Job};
 use crate::mesh;
 use crate::process::{self, await_port, free_port, rss_mb};
 use crate::sidecar::Workload;
 use std::fmt::Write as _;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::Path;
 use std::time::Duration;
 
 const SERVICES: usize = 1000;
 const ENDPOINTS: usize = 5;
-const IDLE: usize = 10_000;
 
 /// A sidecar alone, and one in a mesh of 1,000 services with 5 endpoints each.
 pub(crate) fn sidecars(o: &Options) -> anyhow::Result<Report> {
@@ -83,47 +79,4 @@ fn sidecar(dir: &Path, proxy: &str, services: usize, backend: u16) -> anyhow::Re
     }
     std::thread::sleep(Duration::from_secs(5));
     Ok(rss_mb(workload.sidecar))
-}
-
-/// 10,000 keep-alive connections that asked once and stay.
-pub(crate) fn connections(o: &Options) -> anyhow::Result<Report> {
-    process::raise_file_limit(IDLE as u64 + 1000)?;
-    let dir = tempfile::tempdir()?;
-    let backend = Backend::start("bench")?;
-    let contenders =
-        gateways::start(&["maille", "envoy", "nginx", "haproxy"], &o.only, dir.path(), backend.port, Job::Http1)?;
-    let row = Row {
-        title: format!("{IDLE} idle keep-alive connections at a gateway (wanted: at most 4 KB each)"),
-        columns: &[("bytes each", 0), ("RSS MB before", 1), ("RSS MB with them", 1), ("connections", 0)],
-        ratios: &[Ratio { column: 0, wanted: &[] }],
-    };
-    let mut samples = vec![];
-    for c in &contenders {
-        // What the first requests make a proxy allocate once is not the connections'.
-        idle(c.address, 200)?;
-        std::thread::sleep(Duration::from_secs(3));
-        let before = c.rss();
-        let held = idle(c.address, IDLE)?;
-        std::thread::sleep(Duration::from_secs(2));
-        let with = c.rss();
-        samples.push((
-            c.name,
-            vec![(with - before) * 1024.0 * 1024.0 / held.len().max(1) as f64, before, with, held.len() as f64],
-        ));
-    }
-    Ok(contest::once(row, samples))
-}
-
-fn idle(to: std::net::SocketAddr, count: usize) -> anyhow::Result<Vec<TcpStream>> {
-    let (mut held, mut buf) = (vec![], [0; 4096]);
-    for _ in 0..count {
-        let mut s = TcpStream::connect(to)?;
-        s.set_read_timeout(Some(Duration::from_secs(5)))?;
-        s.write_all(b"GET / HTTP/1.1\r\nhost: bench.example\r\n\r\n")?;
-        match s.read(&mut buf) {
-            Ok(n) if n > 0 => held.push(s),
-            _ => break, // it takes no more: what it holds is what is measured
-        }
-    }
-    Ok(held)
 }
