@@ -6,6 +6,7 @@ pub(crate) mod client_cert;
 mod clock;
 mod connection;
 mod cors;
+mod desk;
 mod exchange;
 mod fault;
 mod gate;
@@ -24,12 +25,14 @@ mod overload;
 mod read_ahead;
 mod record;
 mod registry;
+mod relay;
 mod reply;
 pub(crate) mod request;
 mod response;
 mod retry;
 mod scratch;
 mod shedding;
+mod spare;
 mod tcp;
 mod text;
 pub(crate) mod timers;
@@ -55,6 +58,7 @@ use crate::upstream::WorkerCluster;
 
 use buffers::Blocks;
 use clock::Clock;
+use desk::Desks;
 pub(crate) use http2::wire::Watch;
 pub(crate) use io::Stream;
 pub(crate) use istio::OwnWorkload;
@@ -131,6 +135,7 @@ pub(crate) struct Worker {
     clusters: RefCell<AHashMap<Arc<str>, Rc<WorkerCluster>>>,
     pub(crate) blocks: Blocks,
     pub(crate) scratches: Scratches,
+    pub(crate) desks: Desks,
     pub(crate) clock: Clock,
     pub(crate) turns: Turns,
     /// Copies of requests that are being sent.
@@ -169,8 +174,9 @@ async fn serve(mut mailbox: mpsc::UnboundedReceiver<Message>, shared: Shared) {
     let worker = Rc::new(Worker {
         snapshot: RefCell::default(),
         clusters: RefCell::default(),
-        blocks: Blocks::new(),
-        scratches: Scratches::default(),
+        blocks: Blocks::new(shared.overload.limits().idle),
+        scratches: Scratches::new(),
+        desks: Desks::new(),
         clock: Clock::new(),
         turns: Turns::default(),
         copies: mirror::AtWork::default(),
@@ -339,6 +345,8 @@ async fn tick(worker: &Worker) {
         worker.connections.close_overdue(now);
         worker.blocks.trim();
         worker.published.now();
+        worker.scratches.trim();
+        worker.desks.trim();
         worker.logs.flush();
         for cluster in worker.clusters.borrow().values() {
             cluster.sweep(now);

@@ -7,11 +7,13 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use h2::{Reason, RecvStream, SendStream};
 use http::HeaderMap;
+use maille_http::h1::BodyDecoder;
 
+use super::buffers::{BLOCK, Blocks};
 use super::http2::head;
 use super::http2::wire::Watch;
 use super::io::{Input, Stream};
-use super::transfer::Failure;
+use super::transfer::{self, Failure};
 
 /// Where a body comes from.
 pub(crate) enum Source<'a> {
@@ -23,6 +25,68 @@ pub(crate) enum Source<'a> {
 pub(crate) enum Sink<'a> {
     Http1(&'a mut Stream),
     Http2(&'a mut Outgoing),
+}
+
+/// What has come of a body, at the front of where it comes from; nothing is at its end.
+pub(crate) struct Came {
+    /// Bytes of data.
+    pub(crate) data: usize,
+    /// What is to be [consumed](Source::consume) when they have been handed on.
+    pub(crate) consume: usize,
+}
+
+impl Source<'_> {
+    /// Waits for some more of a body. `decoder` knows where one of HTTP/1 ends, and is told where one of HTTP/2 does.
+    pub(crate) fn poll_more(
+        &mut self,
+        cx: &mut Context<'_>,
+        decoder: &mut BodyDecoder,
+        blocks: &Blocks,
+    ) -> Poll<Result<Came, Failure>> {
+        const END: Came = Came { data: 0, consume: 0 };
+        match self {
+            Source::Http1(stream, input) => {
+                if input.is_empty() {
+                    let n = ready!(input.poll_fill(cx, stream, blocks, BLOCK)).map_err(|_| Failure::Source)?;
+                    if n == 0 && !decoder.may_end_here() {
+                        return Poll::Ready(Err(Failure::Source));
+                    }
+                    if n == 0 {
+                        *decoder = BodyDecoder::Done;
+                        return Poll::Ready(Ok(END));
+                    }
+                }
+                let decoded = decoder.decode(input.data_mut()).map_err(transfer::failure)?;
+                Poll::Ready(Ok(Came { data: decoded.data, consume: decoded.consumed }))
+            }
+            Source::Http2(incoming) => {
+                let more = ready!(incoming.poll_fill(cx))?;
+                if !more || incoming.is_last() {
+                    *decoder = BodyDecoder::Done;
+                }
+                let data = if more { incoming.data().len() } else { 0 };
+                Poll::Ready(Ok(Came { data, consume: data }))
+            }
+        }
+    }
+
+    /// The first bytes of what has come.
+    pub(crate) fn data(&self, n: usize) -> Data<'_> {
+        match self {
+            Source::Http1(_, input) => Data::Plain(input.peek().get(..n).unwrap_or_default()),
+            Source::Http2(incoming) if n > 0 => Data::Shared(incoming.data()),
+            Source::Http2(_) => Data::Plain(&[]),
+        }
+    }
+
+    /// So much has been handed on, or will not be.
+    pub(crate) fn consume(&mut self, n: usize, blocks: &Blocks) {
+        match self {
+            _ if n == 0 => {}
+            Source::Http1(_, input) => input.consume(n, blocks),
+            Source::Http2(incoming) => incoming.consume(n),
+        }
+    }
 }
 
 /// What comes on a stream of an HTTP/2 connection. The sender gets credit for more only when what came has been handed on.

@@ -1,48 +1,90 @@
 //! Blocks of memory for bytes in transit. A connection borrows one when bytes come and gives it back when they are gone.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
+use std::rc::Rc;
+
+use super::spare::Spare;
 
 /// The size of a block.
 pub(crate) const BLOCK: usize = 16 * 1024;
 
-/// More free blocks than this are never kept.
-const MAX_FREE: usize = 256;
+/// The size of a block for those who have much to carry: fewer calls for the same bytes.
+const LARGE: usize = 64 * 1024;
 
-/// The free blocks of a worker, last used first.
+/// So many large blocks are lent at a time, and no more than a sixteenth of what a worker may hold. Whoever reads nothing may hold one for long, and
+/// there may be thousands of them.
+const MOST_LARGE: usize = 64;
+
+/// The free blocks of a worker.
 pub(crate) struct Blocks {
-    free: RefCell<Vec<Vec<u8>>>,
-    /// The fewest free blocks since the last trim: what nobody needed in that time.
-    unused: Cell<usize>,
+    blocks: Spare<Vec<u8>>,
+    large: Spare<Vec<u8>>,
+    lent: Rc<Cell<usize>>,
+    most_large: usize,
 }
 
+/// Counts a large block until it is given back, or lost.
+pub(crate) struct Lent(Rc<Cell<usize>>);
+
 impl Blocks {
-    pub(crate) fn new() -> Blocks {
-        Blocks { free: RefCell::new(Vec::new()), unused: Cell::new(0) }
+    /// For a worker that may hold so many bytes.
+    pub(crate) fn new(bytes: usize) -> Blocks {
+        let most_large = (bytes / 16 / LARGE).min(MOST_LARGE);
+        Blocks { blocks: Spare::new(256), large: Spare::new(MOST_LARGE), lent: Rc::default(), most_large }
     }
 
     /// A block, all of it readable memory.
     #[inline]
     pub(crate) fn take(&self) -> Vec<u8> {
-        let mut free = self.free.borrow_mut();
-        let block = free.pop();
-        self.unused.set(self.unused.get().min(free.len()));
-        block.unwrap_or_else(|| vec![0; BLOCK])
+        self.blocks.take().unwrap_or_else(|| vec![0; BLOCK])
+    }
+
+    /// A large block, unless too many are lent; it is lent for as long as what comes with it is kept.
+    pub(crate) fn take_large(&self) -> Option<(Vec<u8>, Lent)> {
+        if self.lent.get() >= self.most_large {
+            return None;
+        }
+        self.lent.set(self.lent.get() + 1);
+        Some((self.large.take().unwrap_or_else(|| vec![0; LARGE]), Lent(self.lent.clone())))
     }
 
     /// Gives a block back; one that has grown is freed.
     #[inline]
     pub(crate) fn give(&self, block: Vec<u8>) {
-        let mut free = self.free.borrow_mut();
-        if block.len() == BLOCK && free.len() < MAX_FREE {
-            free.push(block);
+        match block.len() {
+            BLOCK => self.blocks.give(block),
+            LARGE => self.large.give(block),
+            _ => {}
         }
     }
 
-    /// Frees half of the blocks that nobody needed since the last time.
+    /// Frees some of what nobody needs.
     pub(crate) fn trim(&self) {
-        let mut free = self.free.borrow_mut();
-        let keep = free.len() - (self.unused.get() / 2).min(free.len());
-        free.truncate(keep.max(4));
-        self.unused.set(free.len());
+        self.blocks.trim();
+        self.large.trim();
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_blocks_are_few() {
+        assert!(Blocks::new(15 * LARGE).take_large().is_none(), "a worker that may hold little has none");
+        let blocks = Blocks::new(1 << 30);
+        let mut lent: Vec<_> = std::iter::from_fn(|| blocks.take_large()).collect();
+        assert_eq!(lent.len(), MOST_LARGE);
+        // One that is lost is not lost for good.
+        drop(lent.pop());
+        let (block, _counted) = blocks.take_large().unwrap();
+        assert_eq!(block.len(), LARGE);
+        assert!(blocks.take_large().is_none());
     }
 }

@@ -274,10 +274,10 @@ fn log(worker: &Worker, listener: &Listener, stream: &StreamInfo<'_>) {
 
 /// Carries what is in a connection, or in the TLS of it.
 fn carry(worker: &Rc<Worker>, stream: Stream, mut input: Input, info: ConnectionInfo, registered: Option<Registered>) {
-    let (worker, chain) = (worker.clone(), info.chain.clone());
+    let chain = info.chain.clone();
     match &chain.network {
-        Network::Http(manager) => spawn(registered, http::serve(worker, stream, input, manager.clone(), info)),
-        Network::Tcp(proxy) => spawn(registered, tcp::serve(worker, stream, input, proxy.clone(), info)),
+        Network::Http(manager) => http::start(worker, stream, input, manager, info, registered),
+        Network::Tcp(proxy) => spawn(registered, tcp::serve(worker.clone(), stream, input, proxy.clone(), info)),
         Network::Close => input.release(&worker.blocks),
     }
 }

@@ -21,6 +21,7 @@ use super::http2::ClientStream;
 use super::io::{Input, Stream, poll_write};
 use super::record::Record;
 use super::registry::Registered;
+use super::relay::End;
 use super::transfer::Transfer;
 use super::{Worker, gate, http1, http2};
 use crate::config::{Codec, HttpManager};
@@ -31,6 +32,9 @@ pub(crate) struct Client {
     pub(crate) worker: Rc<Worker>,
     pub(crate) side: Downstream,
     pub(crate) info: Rc<ConnectionInfo>,
+    /// Its count on this thread is not that which all threads share.
+    #[allow(clippy::redundant_allocation, reason = "the outer count is this thread's own")]
+    pub(crate) manager: Rc<Arc<HttpManager>>,
     /// The second of the worker's clock in which the connection began.
     pub(crate) born: u32,
     /// Requests so far on the connection.
@@ -60,61 +64,82 @@ pub(crate) enum After {
     Linger,
 }
 
-/// Serves a connection to its end.
-pub(crate) async fn serve(
-    worker: Rc<Worker>,
+/// Serves a connection on a task of its own. Whoever had it `registered` so far need not any more.
+pub(crate) fn start(
+    worker: &Rc<Worker>,
     stream: Stream,
-    mut input: Input,
-    manager: Arc<HttpManager>,
+    input: Input,
+    manager: &Arc<HttpManager>,
     info: ConnectionInfo,
+    registered: Option<Registered>,
 ) {
-    if let Err(refusal) = gate::admits(&info, &info.chain) {
-        tracing::debug!(remote = %info.remote, details = refusal.details, "a policy refuses the connection");
-        return input.release(&worker.blocks);
-    }
-    let registered = worker.register(&info.listener);
-    let metrics = worker.http_metrics(&manager.stat_prefix);
-    metrics.downstream_cx_total().inc();
-    if info.tls.is_some() {
-        metrics.downstream_cx_ssl_total().inc();
-    }
-    let _active = Active::of(&metrics);
-    let agreed_on_http2 = stream.alpn() == Some(b"h2");
-    let mut client = Client {
+    let client = Box::new(Client {
         born: worker.clock.seconds(),
-        worker,
+        worker: worker.clone(),
         side: Downstream::Http1(stream, input),
-        info: Rc::new(info),
+        manager: Rc::new(manager.clone()),
         requests: 0,
-        metrics: metrics.clone(),
+        metrics: worker.http_metrics(&manager.stat_prefix),
         stream_idle: u32::MAX,
         ahead: None,
-        registered,
+        registered: registered.unwrap_or_else(|| worker.register(&info.listener)),
+        info: Rc::new(info),
+    });
+    tokio::task::spawn_local(serve(client));
+}
+
+/// Serves a connection to its end.
+async fn serve(mut client: Box<Client>) {
+    if let Err(refusal) = gate::admits(&client.info, &client.info.chain) {
+        tracing::debug!(remote = %client.info.remote, details = refusal.details, "a policy refuses the connection");
+        return client.release();
+    }
+    let active = Active::of(&client);
+    let http1 = match client.manager.codec {
+        Codec::Http1 => true,
+        Codec::Http2 => false,
+        Codec::Auto => !client.speaks_http2(),
     };
-    if manager.codec != Codec::Http2 && !(manager.codec == Codec::Auto && agreed_on_http2) {
-        match http1::serve(client, &manager).await {
+    if http1 {
+        match http1::serve(client).await {
             Some(it_speaks_http2) => client = it_speaks_http2,
             None => return,
         }
     }
-    metrics.downstream_cx_http2_total().inc();
-    http2::serve(client, manager).await;
+    active.0.downstream_cx_http2_total().inc();
+    // What such a connection needs, others have no room for.
+    Box::pin(http2::serve(client)).await;
 }
 
 /// Counts a connection for as long as it lives.
-struct Active<'a>(&'a HttpMetrics);
+struct Active(Rc<HttpMetrics>);
 
-impl Active<'_> {
-    fn of(metrics: &HttpMetrics) -> Active<'_> {
+impl Active {
+    fn of(client: &Client) -> Active {
+        let metrics = client.metrics.clone();
+        metrics.downstream_cx_total().inc();
+        if client.info.tls.is_some() {
+            metrics.downstream_cx_ssl_total().inc();
+        }
         metrics.downstream_cx_active().inc();
         Active(metrics)
     }
 }
 
-impl Drop for Active<'_> {
+impl Drop for Active {
     fn drop(&mut self) {
         self.0.downstream_cx_active().dec();
         self.0.downstream_cx_destroy().inc();
+    }
+}
+
+impl End for Downstream {
+    fn source(&mut self) -> Option<Source<'_>> {
+        Some(Downstream::source(self))
+    }
+
+    fn sink(&mut self) -> Option<Sink<'_>> {
+        Downstream::sink(self)
     }
 }
 
@@ -152,6 +177,18 @@ impl Client {
             Downstream::Http2(stream) => stream.incoming.held(),
         };
         self.registered.slot.hold(own + others);
+    }
+
+    /// Gives back what the client has sent and nobody has read.
+    pub(super) fn release(&mut self) {
+        if let Downstream::Http1(_, input) = &mut self.side {
+            input.release(&self.worker.blocks);
+        }
+    }
+
+    /// Whether ALPN has settled on HTTP/2.
+    fn speaks_http2(&self) -> bool {
+        matches!(&self.side, Downstream::Http1(stream, _) if stream.alpn() == Some(b"h2"))
     }
 
     /// Whether the client has closed. What it sends before is its next request and is kept for later.
@@ -266,4 +303,21 @@ impl Client {
 /// In ticks of the clock, none of them too few; `None` is for ever.
 pub(super) fn seconds(limit: Option<Duration>) -> u32 {
     limit.map_or(u32::MAX, |d| u32::try_from(d.as_secs().saturating_add(1)).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::registry::Slot;
+    use super::*;
+
+    fn future<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Ten thousand of them are most of a gateway's memory.
+    #[test]
+    fn a_connection_that_waits_holds_no_more_than_waiting_needs() {
+        let parts = [future(serve), size_of::<Client>(), size_of::<ConnectionInfo>(), size_of::<Slot>()];
+        assert!(parts.iter().sum::<usize>() <= 768, "{parts:?} bytes");
+    }
 }

@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use maille_http::h1::{self, Limits, RequestMeta, parse_request};
 
-use super::exchange::exchange;
+use super::desk::Order;
 use super::http::{After, Client, Downstream, seconds};
 use super::io::poll_shutdown;
-use super::reply;
 use super::scratch::Scratch;
 use crate::config::{Codec, HeaderCase, HttpManager};
 
@@ -29,56 +28,44 @@ enum Next {
 }
 
 /// Serves a connection to its end; or up to where it turns out to be one of HTTP/2, which it gives back.
-pub(crate) async fn serve(mut client: Client, manager: &HttpManager) -> Option<Client> {
-    let limits = Limits {
-        head_bytes: manager.max_header_bytes as usize,
-        fields: manager.max_header_count as usize,
-        http10: manager.http1.accept_http10,
-        chunked_length: manager.http1.allow_chunked_length,
-        keep_case: manager.http1.header_case == HeaderCase::Preserve,
-        custom_methods: manager.http1.custom_methods,
-    };
-    loop {
-        let after = match client.next(manager, &limits).await {
-            Next::Request(mut scratch, meta) => {
+pub(crate) async fn serve(mut client: Box<Client>) -> Option<Box<Client>> {
+    let after = loop {
+        let (scratch, request) = match client.next().await {
+            Next::Request(scratch, meta) => {
                 client.requests = client.requests.saturating_add(1);
                 client.registered.slot.set(false, u32::MAX);
-                client.limit_silence(manager.timeouts.stream_idle);
                 if let Downstream::Http1(_, input) = &mut client.side {
                     input.consume(meta.len, &client.worker.blocks);
                 }
-                let after = exchange(&mut client, manager, &mut scratch, meta).await;
-                client.worker.scratches.give(scratch);
-                after
+                (scratch, Ok(meta))
             }
-            Next::Bad(mut scratch, error) => {
-                client.limit_silence(manager.timeouts.stream_idle);
-                reply::refuse(&mut client, manager, &mut scratch, error).await;
-                client.worker.scratches.give(scratch);
-                After::Linger
-            }
+            Next::Bad(scratch, error) => (scratch, Err(error.into())),
             Next::Preface => return Some(client),
-            Next::End => After::Close,
+            Next::End => break After::Close,
         };
-        match after {
-            After::KeepAlive => {}
-            After::Close => break,
-            After::Linger => {
-                client.linger(manager.timeouts.delayed_close.unwrap_or(Duration::from_secs(1))).await;
-                break;
-            }
+        client.limit_silence(client.manager.timeouts.stream_idle);
+        let worker = client.worker.clone();
+        let served = worker.desks.serve(Order { client, scratch, request }).await;
+        client = served.client;
+        worker.scratches.give(served.scratch);
+        if served.after != After::KeepAlive {
+            break served.after;
         }
+    };
+    if after == After::Linger {
+        Box::pin(client.linger()).await;
     }
-    if let Downstream::Http1(_, input) = &mut client.side {
-        input.release(&client.worker.blocks);
-    }
+    client.release();
     None
 }
 
 impl Client {
     /// Waits for the next request. While nothing comes, the connection holds no memory but its own.
-    async fn next(&mut self, manager: &HttpManager, limits: &Limits) -> Next {
-        let Client { side: Downstream::Http1(stream, input), worker, registered, .. } = self else { return Next::End };
+    async fn next(&mut self) -> Next {
+        let Client { side: Downstream::Http1(stream, input), worker, manager, registered, .. } = self else {
+            return Next::End;
+        };
+        let limits = &limits(manager);
         let mut scratch: Option<Box<Scratch>> = None;
         let mut parse = !input.is_empty();
         let slot = &registered.slot;
@@ -145,8 +132,9 @@ impl Client {
     }
 
     /// Ends our side and reads on for a while: closing with bytes unread would reset the connection, and the client might never see our answer.
-    async fn linger(&mut self, limit: Duration) {
-        let Client { side: Downstream::Http1(stream, input), worker, .. } = self else { return };
+    async fn linger(&mut self) {
+        let Client { side: Downstream::Http1(stream, input), worker, manager, .. } = self else { return };
+        let limit = manager.timeouts.delayed_close.unwrap_or(Duration::from_secs(1));
         input.release(&worker.blocks);
         let until_gone = poll_fn(|cx| {
             let _ = poll_shutdown(cx, stream);
@@ -158,5 +146,16 @@ impl Client {
             }
         });
         let _ = tokio::time::timeout(limit, until_gone).await;
+    }
+}
+
+fn limits(manager: &HttpManager) -> Limits {
+    Limits {
+        head_bytes: manager.max_header_bytes as usize,
+        fields: manager.max_header_count as usize,
+        http10: manager.http1.accept_http10,
+        chunked_length: manager.http1.allow_chunked_length,
+        keep_case: manager.http1.header_case == HeaderCase::Preserve,
+        custom_methods: manager.http1.custom_methods,
     }
 }

@@ -25,10 +25,11 @@ use maille_telemetry::metrics::HttpMetrics;
 use super::Worker;
 use super::body::{Incoming, Outgoing};
 use super::connection::ConnectionInfo;
-use super::exchange::{abandoned, exchange};
+use super::desk::{Order, Served};
+use super::exchange::abandoned;
 use super::http::{Client, Downstream, seconds};
 use super::registry::Slot;
-use super::reply;
+use super::reply::Malformed;
 use super::turns::{BEGINNINGS, Place};
 use crate::config::HttpManager;
 pub(crate) use keepalive::Keepalive;
@@ -115,7 +116,8 @@ struct Shared {
     worker: Rc<Worker>,
     info: Rc<ConnectionInfo>,
     metrics: Rc<HttpMetrics>,
-    manager: Arc<HttpManager>,
+    #[allow(clippy::redundant_allocation, reason = "as with a client")]
+    manager: Rc<Arc<HttpManager>>,
     slot: Rc<Slot>,
     watch: Rc<Watch>,
     /// Streams at work, ended, and ended by a reset before there was an answer.
@@ -143,8 +145,9 @@ enum Next {
 }
 
 /// Serves a connection to its end.
-pub(crate) async fn serve(client: Client, manager: Arc<HttpManager>) {
-    let Client { worker, side: Downstream::Http1(stream, input), info, metrics, registered, .. } = client else {
+pub(crate) async fn serve(client: Box<Client>) {
+    let Client { worker, side: Downstream::Http1(stream, input), info, manager, metrics, registered, .. } = *client
+    else {
         return;
     };
     let slot = registered.slot.clone();
@@ -231,7 +234,7 @@ async fn drive(connection: &mut Connection<Wire, Bytes>, shared: &Rc<Shared>) {
         match next.await {
             Next::Stream(request, respond) => {
                 requests = requests.saturating_add(1);
-                tokio::task::spawn_local(serve_stream(shared.clone(), requests, request, respond));
+                tokio::task::spawn_local(serve_stream(shared.clone(), shared.order(requests, request, respond)));
             }
             Next::Leave if shared.leaving.get() && shared.active.get() == 0 => break,
             Next::Leave => {
@@ -277,9 +280,41 @@ impl Shared {
         self.slot.set(true, deadline.min(life));
     }
 
-    fn begin(&self) {
+    /// A stream begins: the request that is on it.
+    fn order(&self, number: u32, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) -> Order {
         self.active.set(self.active.get() + 1);
         self.deadline(None);
+        let (parts, body) = request.into_parts();
+        let ended = body.is_end_stream();
+        let stream = ClientStream {
+            incoming: Incoming::new(body).on(self.watch.clone()),
+            respond,
+            outgoing: None,
+            watch: self.watch.clone(),
+            reset: None,
+        };
+        let mut client = Box::new(Client {
+            born: self.worker.clock.seconds(),
+            worker: self.worker.clone(),
+            side: Downstream::Http2(Box::new(stream)),
+            info: self.info.clone(),
+            manager: self.manager.clone(),
+            requests: number,
+            metrics: self.metrics.clone(),
+            stream_idle: u32::MAX,
+            ahead: None,
+            registered: self.worker.register(&self.info.listener),
+        });
+        client.limit_silence(self.manager.timeouts.stream_idle);
+        let limits = Limits {
+            head_bytes: self.manager.max_header_bytes as usize,
+            fields: self.manager.max_header_count as usize,
+            ..Limits::ENVOYS
+        };
+        let mut scratch = self.worker.scratches.take();
+        let request = head::request_from(&parts, ended, &limits, &mut scratch.request);
+        let bad = |bad: head::Bad| Malformed { status: bad.status(), details: bad.details(), body: "" };
+        Order { client, scratch, request: request.map_err(bad) }
     }
 
     /// How many streams may be begun in one turn: one, by clients that reset a lot of them.
@@ -307,57 +342,17 @@ impl Shared {
 }
 
 /// Serves one stream.
-async fn serve_stream(
-    shared: Rc<Shared>,
-    number: u32,
-    request: http::Request<RecvStream>,
-    respond: SendResponse<Bytes>,
-) {
-    shared.begin();
+async fn serve_stream(shared: Rc<Shared>, mut order: Order) {
     let start = Instant::now();
-    let manager = &shared.manager;
-    let (parts, body) = request.into_parts();
-    let ended = body.is_end_stream();
-    let stream = ClientStream {
-        incoming: Incoming::new(body).on(shared.watch.clone()),
-        respond,
-        outgoing: None,
-        watch: shared.watch.clone(),
-        reset: None,
+    // Whoever has given up before anybody looked at the request costs no server anything.
+    let gone = order.request.is_ok() && poll_fn(|cx| Poll::Ready(order.client.poll_gone(cx))).await;
+    let (mut client, scratch) = if gone {
+        abandoned(&order.client, &order.client.manager, &order.scratch);
+        (order.client, order.scratch)
+    } else {
+        let Served { client, scratch, .. } = shared.worker.desks.serve(order).await;
+        (client, scratch)
     };
-    let mut client = Client {
-        born: shared.worker.clock.seconds(),
-        worker: shared.worker.clone(),
-        side: Downstream::Http2(Box::new(stream)),
-        info: shared.info.clone(),
-        requests: number,
-        metrics: shared.metrics.clone(),
-        stream_idle: u32::MAX,
-        ahead: None,
-        registered: shared.worker.register(&shared.info.listener),
-    };
-    client.limit_silence(manager.timeouts.stream_idle);
-    let limits = Limits {
-        head_bytes: manager.max_header_bytes as usize,
-        fields: manager.max_header_count as usize,
-        ..Limits::ENVOYS
-    };
-    let mut scratch = shared.worker.scratches.take();
-    match head::request_from(&parts, ended, &limits, &mut scratch.request) {
-        Ok(meta) => {
-            drop(parts);
-            // Whoever has given up before anybody looked at the request costs no server anything.
-            let gone = poll_fn(|cx| Poll::Ready(client.poll_gone(cx)));
-            match gone.await {
-                true => abandoned(&client, manager, &scratch),
-                false => drop(exchange(&mut client, manager, &mut scratch, meta).await),
-            }
-        }
-        Err(bad) => {
-            let error = reply::Malformed { status: bad.status(), details: bad.details(), body: "" };
-            reply::refuse(&mut client, manager, &mut scratch, error).await;
-        }
-    }
     let unanswered = scratch.response.status == 0;
     shared.worker.scratches.give(scratch);
     let mut reset = false;

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::buffers::Blocks;
+use super::buffers::{BLOCK, Blocks, Lent};
 use super::held::Held;
 use crate::tls::TlsStream;
 
@@ -107,8 +107,12 @@ impl AsyncWrite for Stream {
 #[derive(Default)]
 pub(crate) struct Input {
     block: Vec<u8>,
+    /// Where the block is one of the few that are large.
+    lent: Option<Lent>,
     start: usize,
     end: usize,
+    /// Whether the last read has filled a block: then the next one is to be large.
+    much: bool,
     held: Held,
 }
 
@@ -149,6 +153,7 @@ impl Input {
         if !self.block.is_empty() {
             self.held.set(0);
             blocks.give(std::mem::take(&mut self.block));
+            self.lent = None;
         }
     }
 
@@ -162,7 +167,10 @@ impl Input {
         limit: usize,
     ) -> Poll<io::Result<usize>> {
         if self.block.is_empty() {
-            self.block = blocks.take();
+            match self.much.then(|| blocks.take_large()).flatten() {
+                Some((block, lent)) => (self.block, self.lent) = (block, Some(lent)),
+                None => self.block = blocks.take(),
+            }
             self.held.set(self.block.len());
         }
         if self.end == self.block.len() {
@@ -173,6 +181,7 @@ impl Input {
             Poll::Ready(Ok(())) => {
                 let n = room.filled().len();
                 self.end += n;
+                self.much = n >= BLOCK;
                 if self.is_empty() {
                     self.release(blocks);
                 }
@@ -194,7 +203,7 @@ impl Input {
 
     /// Whether nothing more can be read before some of it is used.
     pub(crate) fn is_full(&self, limit: usize) -> bool {
-        self.len() >= limit.max(super::buffers::BLOCK)
+        self.len() >= limit.max(BLOCK)
     }
 
     fn make_room(&mut self, limit: usize) {
@@ -218,6 +227,26 @@ pub(crate) fn poll_write(
 ) -> Poll<io::Result<()>> {
     while *written < buffer.len() {
         match ready!(Pin::new(&mut *stream).poll_write(cx, &buffer[*written..]))? {
+            0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            n => *written += n,
+        }
+    }
+    Pin::new(stream).poll_flush(cx)
+}
+
+/// Writes all that is left of several buffers, one behind the other, after `written`.
+pub(crate) fn poll_write_all(
+    cx: &mut Context<'_>,
+    stream: &mut Stream,
+    buffers: [&[u8]; 3],
+    written: &mut usize,
+) -> Poll<io::Result<()>> {
+    let all: usize = buffers.iter().map(|buffer| buffer.len()).sum();
+    while *written < all {
+        let mut slices = buffers.map(io::IoSlice::new);
+        let mut left = &mut slices[..];
+        io::IoSlice::advance_slices(&mut left, *written);
+        match ready!(Pin::new(&mut *stream).poll_write_vectored(cx, left))? {
             0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
             n => *written += n,
         }

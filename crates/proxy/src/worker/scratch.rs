@@ -1,8 +1,8 @@
 //! The memory that one request needs while it is at work, used again by the next.
 
-use std::cell::RefCell;
-
 use maille_http::{RequestHead, ResponseHead};
+
+use super::spare::Spare;
 
 /// The memory of one request.
 #[derive(Default)]
@@ -22,22 +22,18 @@ pub(crate) struct Scratch {
 const MAX_KEPT: usize = 64 * 1024;
 
 /// Scratches that are not in use.
-#[derive(Default)]
-#[allow(clippy::vec_box, reason = "they are handed about as boxes; a connection that waits holds one pointer")]
-pub(crate) struct Scratches {
-    free: RefCell<Vec<Box<Scratch>>>,
-}
+pub(crate) struct Scratches(Spare<Box<Scratch>>);
 
 impl Scratches {
+    pub(crate) fn new() -> Scratches {
+        Scratches(Spare::new(64))
+    }
+
     pub(crate) fn take(&self) -> Box<Scratch> {
-        self.free.borrow_mut().pop().unwrap_or_default()
+        self.0.take().unwrap_or_default()
     }
 
     pub(crate) fn give(&self, mut scratch: Box<Scratch>) {
-        let mut free = self.free.borrow_mut();
-        if free.len() >= 64 {
-            return;
-        }
         scratch.request.clear();
         scratch.response.clear();
         for buffer in [&mut scratch.upstream, &mut scratch.downstream, &mut scratch.text] {
@@ -46,6 +42,11 @@ impl Scratches {
                 *buffer = Vec::new();
             }
         }
-        free.push(scratch);
+        self.0.give(scratch);
+    }
+
+    /// Frees some of those that nobody needs.
+    pub(crate) fn trim(&self) {
+        self.0.trim();
     }
 }

@@ -1,6 +1,5 @@
 //! Forwarding of whole connections, byte for byte, each direction ending on its own.
 
-mod copy;
 mod standing;
 mod tunnel;
 
@@ -14,14 +13,14 @@ use maille_telemetry::flags::ResponseFlags;
 use tokio::time::timeout;
 use xxhash_rust::xxh64::xxh64;
 
-use copy::copy_framed;
 use standing::Standing;
-use tunnel::Open;
+use tunnel::{End, Open};
 
 use super::Worker;
 use super::connection::ConnectionInfo;
 use super::gate;
 use super::io::{Input, Stream};
+use super::relay::Relay;
 use crate::balance::Wish;
 use crate::config::{Discovery, Metadata, Priority, TcpDestination, TcpProxy};
 use crate::headers::{LogValues, StreamInfo};
@@ -35,15 +34,15 @@ const TUNNEL: Duration = Duration::from_secs(3600);
 /// Serves a connection to its end.
 pub(crate) async fn serve(
     worker: Rc<Worker>,
-    mut stream: Stream,
-    mut input: Input,
+    stream: Stream,
+    input: Input,
     proxy: Arc<TcpProxy>,
     info: ConnectionInfo,
 ) {
     let registered = worker.register(&info.listener);
     let mut facts = Facts::default();
     let start = Instant::now();
-    if let Err(refused) = gate::lets_in(&worker, &info).await {
+    if let Err(refused) = Box::pin(gate::lets_in(&worker, &info)).await {
         tracing::debug!(remote = %info.remote, details = refused.details, "a policy refuses the connection");
         facts.termination = refused.details;
         facts.flags.set(refused.flags);
@@ -52,13 +51,15 @@ pub(crate) async fn serve(
         }
         return;
     }
+    let mut client = End::Http1(stream, input);
+    let mut relay = None;
     let work = async {
-        let Some((upstream, host, _counted)) = reach(&worker, &proxy, &info, &mut facts).await else { return };
+        // Only a connection that is being made needs what making one takes.
+        let reached = Box::pin(reach(&worker, &proxy, &info, &mut facts)).await;
+        let Some((Open { mut end, relay: reached }, host, _counted)) = reached else { return };
         if let Some(stats) = proxy.istio_stats {
             worker.istio.opened(&info, facts.cluster.as_deref(), facts.metadata.as_deref(), stats);
         }
-        let idle = proxy.idle_timeout;
-        let Open { mut end, there, back } = upstream;
         let standing = Standing { worker: &worker, info: &info, slot: &registered.slot };
         let mut severed = std::pin::pin!(host.as_deref().map(|host| host.pool.severed()));
         let mut ended = |cx: &mut Context<'_>| match standing.poll_end(cx) {
@@ -68,9 +69,8 @@ pub(crate) async fn serve(
             }
             Poll::Pending => severed.as_mut().as_pin_mut().is_some_and(|severed| severed.poll(cx).is_ready()),
         };
-        (facts.received, facts.sent) =
-            copy_framed((&mut stream, &mut input), &mut end, [there, back], &worker, &info.share, idle, &mut ended)
-                .await;
+        let relay = relay.insert(reached);
+        relay.run(&mut client, &mut end, &worker, &info.share, proxy.idle_timeout, &mut ended).await;
         end.release(&worker.blocks);
     };
     match proxy.max_duration {
@@ -79,7 +79,8 @@ pub(crate) async fn serve(
         }
         None => work.await,
     }
-    input.release(&worker.blocks);
+    client.release(&worker.blocks);
+    (facts.received, facts.sent) = relay.as_ref().map(Relay::totals).unwrap_or_default();
     if let Some(stats) = proxy.istio_stats {
         let moved = (facts.received, facts.sent);
         worker.istio.closed(&info, facts.cluster.as_deref(), facts.metadata.as_deref(), stats, moved);

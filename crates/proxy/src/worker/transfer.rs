@@ -9,11 +9,11 @@ use maille_http::Headers;
 use maille_http::h1::{self, BodyDecoder, BodyLength, CHUNK_END, LAST_CHUNK, chunk_head, trailer_section};
 
 use super::Worker;
-use super::body::{Data, Sink, Source};
+use super::body::{Sink, Source};
 use super::buffers::{BLOCK, Blocks};
 use super::held::Held;
 use super::http2::head;
-use super::io::poll_write;
+use super::io::poll_write_all;
 use super::mirror::Copies;
 use super::turns::{self, Place, Share};
 
@@ -23,13 +23,14 @@ pub(crate) struct Transfer {
     decoder: BodyDecoder,
     /// Whether it is written in chunks.
     chunked: bool,
-    /// Chunks that wait to be written.
-    out: Vec<u8>,
-    written: usize,
-    /// Data at the front of the source that is written as it stands, and what is taken off the source then.
-    direct: usize,
-    direct_done: usize,
+    /// What is being written: data at the front of the source, which goes out from where it is, and what of the source that stands for.
+    data: usize,
     consume: usize,
+    /// In chunks, what goes before it and behind it.
+    size: Vec<u8>,
+    end: Vec<u8>,
+    /// How much of all that has been written.
+    written: usize,
     /// Whether everything has been handed on, the end included.
     done: bool,
     /// Bytes of data so far.
@@ -91,11 +92,11 @@ impl Transfer {
         Transfer {
             decoder: BodyDecoder::new(length),
             chunked,
-            out: Vec::new(),
-            written: 0,
-            direct: 0,
-            direct_done: 0,
+            data: 0,
             consume: 0,
+            size: Vec::new(),
+            end: Vec::new(),
+            written: 0,
             done: false,
             total: 0,
             turn: 0,
@@ -128,26 +129,15 @@ impl Transfer {
         most: usize,
     ) -> Poll<Result<(), Failure>> {
         while !self.decoder.is_done() && self.ahead().len() < most {
-            match source {
-                Source::Http1(..) => ready!(self.poll_more(cx, source, blocks))?,
-                Source::Http2(incoming) => {
-                    // The end that comes by itself may have trailers, which are not read ahead.
-                    if !ready!(incoming.poll_fill(cx))? {
-                        break;
-                    }
-                    if incoming.is_last() {
-                        self.decoder = BodyDecoder::Done;
-                    }
-                    (self.direct, self.consume) = (incoming.data().len(), incoming.data().len());
-                    self.total += self.direct as u64;
-                }
+            // The end that comes by itself may have trailers, which are not read ahead.
+            if let Source::Http2(incoming) = source
+                && !ready!(incoming.poll_fill(cx))?
+            {
+                break;
             }
-            let data = match source {
-                Source::Http1(_, input) => input.data(),
-                Source::Http2(incoming) => incoming.data(),
-            };
-            self.ahead.get_or_insert_default().extend_from_slice(&data[..self.direct]);
-            self.drop_direct(source, blocks);
+            ready!(self.poll_more(cx, source, blocks))?;
+            self.ahead.get_or_insert_default().extend_from_slice(source.data(self.data).as_slice());
+            self.written_all(source, blocks);
         }
         self.streamed = 0;
         Poll::Ready(Ok(()))
@@ -200,7 +190,8 @@ impl Transfer {
     /// How much memory it has for itself; counted as such from now on.
     pub(crate) fn held(&self) -> usize {
         let kept = [self.replay.as_ref().map(|replay| &replay.sent), self.ahead.as_ref()];
-        let bytes = self.out.capacity() + kept.into_iter().flatten().map(Vec::capacity).sum::<usize>();
+        let bytes =
+            self.size.capacity() + self.end.capacity() + kept.into_iter().flatten().map(Vec::capacity).sum::<usize>();
         self.counted.set(bytes);
         bytes
     }
@@ -212,11 +203,9 @@ impl Transfer {
 
     /// Begins again towards another receiver: appends the data that the old one was sent, or was about to be sent, to `out`.
     pub(crate) fn restart(&mut self, source: &mut Source<'_>, chunked: bool, blocks: &Blocks, out: &mut Vec<u8>) {
-        self.out.clear();
-        self.written = 0;
         self.chunked = chunked;
         self.done = false;
-        self.drop_direct(source, blocks);
+        self.written_all(source, blocks);
         if let Some(replay) = &mut self.replay {
             out.append(&mut replay.sent);
         }
@@ -295,53 +284,22 @@ impl Transfer {
         }
     }
 
-    /// Reads some more.
+    /// Reads some more, and puts it in line for writing.
     fn poll_more(
         &mut self,
         cx: &mut Context<'_>,
         source: &mut Source<'_>,
         blocks: &Blocks,
     ) -> Poll<Result<(), Failure>> {
-        match source {
-            Source::Http1(stream, input) => {
-                if input.is_empty() {
-                    let n = ready!(input.poll_fill(cx, stream, blocks, BLOCK)).map_err(|_| Failure::Source)?;
-                    if n == 0 {
-                        if !self.decoder.may_end_here() {
-                            return Poll::Ready(Err(Failure::Source));
-                        }
-                        self.end();
-                        return Poll::Ready(Ok(()));
-                    }
-                }
-                let decoded = self.decoder.decode(input.data_mut()).map_err(failure)?;
-                self.note_trailers()?;
-                let held = self.take(&input.data()[..decoded.data], decoded.done);
-                match held {
-                    true => self.consume = decoded.consumed,
-                    false => input.consume(decoded.consumed, blocks),
-                }
-            }
-            Source::Http2(incoming) => {
-                if !ready!(incoming.poll_fill(cx))? {
-                    self.trailers = incoming.take_trailers().map(Trailers::Http2);
-                    self.end();
-                    return Poll::Ready(Ok(()));
-                }
-                let last = incoming.is_last();
-                if last {
-                    self.decoder = BodyDecoder::Done;
-                }
-                self.consume = incoming.data().len();
-                // Framed anew, it still is the sender's to pay for until it has been written.
-                self.take(incoming.data(), last);
-            }
+        let came = ready!(source.poll_more(cx, &mut self.decoder, blocks))?;
+        self.note_trailers()?;
+        if came.data == 0
+            && let Source::Http2(incoming) = source
+        {
+            self.trailers = incoming.take_trailers().map(Trailers::Http2);
         }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Puts data in line for writing; whether it is written from where it is.
-    fn take(&mut self, data: &[u8], done: bool) -> bool {
+        let data = source.data(came.data);
+        let data = data.as_slice();
         self.total += data.len() as u64;
         self.streamed += data.len() as u64;
         self.copy(data);
@@ -353,28 +311,18 @@ impl Transfer {
             }
         }
         if self.chunked {
-            frame(&mut self.out, data);
-            if done {
-                self.write_end();
+            if came.data > 0 {
+                chunk_head(&mut self.size, came.data);
+                self.end.extend_from_slice(CHUNK_END);
             }
-            return false;
+            if self.decoder.is_done() {
+                let mut end = std::mem::take(&mut self.end);
+                self.last_chunk(&mut end);
+                self.end = end;
+            }
         }
-        (self.direct, self.direct_done) = (data.len(), 0);
-        !data.is_empty()
-    }
-
-    fn end(&mut self) {
-        self.decoder = BodyDecoder::Done;
-        self.copy(&[]);
-        if self.chunked {
-            self.write_end();
-        }
-    }
-
-    fn write_end(&mut self) {
-        let mut out = std::mem::take(&mut self.out);
-        self.last_chunk(&mut out);
-        self.out = out;
+        (self.data, self.consume) = (came.data, came.consume);
+        Poll::Ready(Ok(()))
     }
 
     /// Ends a chunked body, with its trailers where the receiver gets them.
@@ -441,47 +389,35 @@ impl Transfer {
         sink: &mut Sink<'_>,
         blocks: &Blocks,
     ) -> Poll<io::Result<()>> {
-        if !self.out.is_empty() {
-            if let Sink::Http1(stream) = sink {
-                ready!(poll_write(cx, stream, &self.out, &mut self.written))?;
+        if self.consume == 0 && self.end.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let data = source.data(self.data);
+        match sink {
+            Sink::Http1(stream) => {
+                let all = [&self.size, data.as_slice(), &self.end];
+                ready!(poll_write_all(cx, stream, all, &mut self.written))?;
             }
-            self.out.clear();
-            self.written = 0;
-            if let Source::Http2(_) = source {
-                self.drop_direct(source, blocks);
+            Sink::Http2(outgoing) => {
+                let last = self.is_framed();
+                ready!(outgoing.poll_write(cx, data, &mut self.written, last))?;
             }
         }
-        if self.direct > 0 {
-            let data = match source {
-                Source::Http1(_, input) => Data::Plain(&input.data()[..self.direct]),
-                Source::Http2(incoming) => Data::Shared(incoming.data()),
-            };
-            match sink {
-                Sink::Http1(stream) => ready!(poll_write(cx, stream, data.as_slice(), &mut self.direct_done))?,
-                Sink::Http2(outgoing) => {
-                    let last = self.is_framed();
-                    ready!(outgoing.poll_write(cx, data, &mut self.direct_done, last))?;
-                }
-            }
-            self.drop_direct(source, blocks);
-        }
+        self.written_all(source, blocks);
         Poll::Ready(Ok(()))
     }
 
-    /// Takes off the source what has been written, or will not be.
-    fn drop_direct(&mut self, source: &mut Source<'_>, blocks: &Blocks) {
-        let n = std::mem::take(&mut self.consume);
-        self.direct = 0;
-        match source {
-            _ if n == 0 => {}
-            Source::Http1(_, input) => input.consume(n, blocks),
-            Source::Http2(incoming) => incoming.consume(n),
-        }
+    /// What was in line has been written, or will not be: the source has it no more.
+    fn written_all(&mut self, source: &mut Source<'_>, blocks: &Blocks) {
+        (self.data, self.written) = (0, 0);
+        self.size.clear();
+        self.end.clear();
+        source.consume(std::mem::take(&mut self.consume), blocks);
     }
 }
 
 /// Trailers may be found to be too long while they are read.
-fn failure(error: h1::Error) -> Failure {
+pub(super) fn failure(error: h1::Error) -> Failure {
     match error {
         h1::Error::HeadTooLarge => Failure::Trailers(error),
         _ => Failure::Malformed,

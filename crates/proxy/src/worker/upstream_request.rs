@@ -15,6 +15,7 @@ use maille_http::{RequestHead, ResponseHead};
 use super::Worker;
 use super::body::{Incoming, Sink, Source};
 use super::http::Client;
+use super::relay::End;
 use super::timers::Timers;
 use super::transfer::{Failure, Transfer};
 use crate::config::UpstreamProtocol;
@@ -192,10 +193,7 @@ impl Upstream {
                     Poll::Pending => {}
                 }
             }
-            let polled = match self {
-                Upstream::Http1(connection) => connection.poll_head(cx, &worker, limits, to_head, response),
-                Upstream::Http2(stream) => stream.poll_head(cx, limits, to_head, response),
-            };
+            let polled = self.poll_head(cx, &worker, limits, to_head, response);
             if polled.is_ready() {
                 return polled;
             }
@@ -241,6 +239,29 @@ impl Upstream {
         }
     }
 
+    /// Writes a request of our own, as far as that is possible now.
+    fn poll_whole(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Result<(), Failure> {
+        match self {
+            Upstream::Http1(connection) => connection.poll_whole(cx, bytes),
+            Upstream::Http2(stream) => stream.poll_whole(cx, bytes),
+        }
+    }
+
+    /// Waits for the head of a response.
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        worker: &Worker,
+        limits: &Limits,
+        to_head: bool,
+        response: &mut ResponseHead,
+    ) -> Poll<Result<ResponseMeta, Lost>> {
+        match self {
+            Upstream::Http1(connection) => connection.poll_head(cx, worker, limits, to_head, response),
+            Upstream::Http2(stream) => stream.poll_head(cx, limits, to_head, response),
+        }
+    }
+
     /// Reads on after an interim response.
     pub(crate) fn parse_again(
         &mut self,
@@ -253,22 +274,6 @@ impl Upstream {
         match self {
             Upstream::Http1(connection) => connection.parse_again(worker, len, limits, to_head, response),
             Upstream::Http2(_) => Ok(None),
-        }
-    }
-
-    /// Where the response's body comes from, once its head has been read.
-    pub(crate) fn source(&mut self) -> Option<Source<'_>> {
-        match self {
-            Upstream::Http1(connection) => Some(Source::Http1(&mut connection.stream, &mut connection.input)),
-            Upstream::Http2(stream) => stream.incoming().map(Source::Http2),
-        }
-    }
-
-    /// Where a tunnel's bytes go, once there is one.
-    pub(crate) fn sink(&mut self) -> Option<Sink<'_>> {
-        match self {
-            Upstream::Http1(connection) => Some(Sink::Http1(&mut connection.stream)),
-            Upstream::Http2(stream) => stream.outgoing().map(Sink::Http2),
         }
     }
 
@@ -293,6 +298,24 @@ impl Upstream {
         match self {
             Upstream::Http1(connection) => connection.close(worker),
             Upstream::Http2(stream) => stream.cancel(worker),
+        }
+    }
+}
+
+impl End for Upstream {
+    /// Where the response's body comes from, once its head has been read.
+    fn source(&mut self) -> Option<Source<'_>> {
+        match self {
+            Upstream::Http1(connection) => Some(Source::Http1(&mut connection.stream, &mut connection.input)),
+            Upstream::Http2(stream) => stream.incoming().map(Source::Http2),
+        }
+    }
+
+    /// Where a tunnel's bytes go, once there is one.
+    fn sink(&mut self) -> Option<Sink<'_>> {
+        match self {
+            Upstream::Http1(connection) => Some(Sink::Http1(&mut connection.stream)),
+            Upstream::Http2(stream) => stream.outgoing().map(Sink::Http2),
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::worker::body::Sink;
 use crate::worker::http::{After, Client, Downstream};
 use crate::worker::io::poll_write;
 use crate::worker::record::Record;
+use crate::worker::relay::End;
 use crate::worker::reply::Reply;
 use crate::worker::retry::{self, Reset};
 use crate::worker::scratch::Scratch;

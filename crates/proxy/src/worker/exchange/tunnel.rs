@@ -1,24 +1,17 @@
 //! Requests that ask for a tunnel: another protocol on the connection, or CONNECT. Once the server has agreed, bytes go both ways as they come; before,
 //! not one does.
 
-use std::future::poll_fn;
-use std::rc::Rc;
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::task::Context;
 
-use maille_http::h1::BodyLength;
 use maille_http::{HeaderId, RequestHead, ResponseHead};
 
 use crate::headers::Protocol;
-use crate::worker::body::{Sink, Source};
+use crate::worker::SILENT_SECONDS;
 use crate::worker::http::{After, Client, Downstream};
-use crate::worker::io::poll_shutdown;
 use crate::worker::record::Record;
+use crate::worker::relay::Relay;
 use crate::worker::scratch::Scratch;
-use crate::worker::transfer::Transfer;
-use crate::worker::turns::Share;
 use crate::worker::upstream_request::Upstream;
-use crate::worker::{SILENT_SECONDS, Worker};
 
 /// Which tunnel a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,8 +73,19 @@ pub(super) async fn tunnel(
         Downstream::Http2(stream) => stream.send_head(&scratch.response, false),
     };
     if begun.is_ok() {
-        let (received, sent, gone) = carry(client, &mut upstream, idle).await;
-        if gone {
+        let Client { side, worker, info, registered, .. } = &mut *client;
+        let slot = &registered.slot;
+        // It stays for a while when what let it in is not in force any more.
+        let ended = |cx: &mut Context<'_>| {
+            if slot.is_outdated() {
+                slot.ends_by(worker.clock.seconds().saturating_add(SILENT_SECONDS));
+            }
+            slot.poll_closing(cx)
+        };
+        let mut relay = Relay::of_bytes();
+        relay.run(side, &mut upstream, worker, &info.share, idle, ended).await;
+        let (received, sent) = relay.totals();
+        if relay.was_left() {
             client.note_gone(record);
         }
         record.received += received;
@@ -89,77 +93,4 @@ pub(super) async fn tunnel(
     }
     upstream.close(&client.worker);
     After::Close
-}
-
-/// Carries bytes both ways until both directions have ended, one has failed, nothing has come for too long, or what let it in has not
-/// been in force for long enough; how many went each way, and whether it was the client who left.
-async fn carry(client: &mut Client, upstream: &mut Upstream, idle: Option<Duration>) -> (u64, u64, bool) {
-    let mut there = Direction::new();
-    let mut back = Direction::new();
-    let mut moved = 0;
-    let mut gone = false;
-    let mut timer = idle.map(|limit| (limit, Box::pin(tokio::time::sleep(limit))));
-    poll_fn(|cx| {
-        let Client { side, worker, info, registered, .. } = &mut *client;
-        if registered.slot.poll_closing(cx) {
-            return Poll::Ready(());
-        }
-        if registered.slot.is_outdated() {
-            registered.slot.ends_by(worker.clock.seconds().saturating_add(SILENT_SECONDS));
-        }
-        let a = match upstream.sink() {
-            Some(mut sink) => there.poll(cx, &mut side.source(), &mut sink, worker, &info.share),
-            None => Poll::Ready(Err(())),
-        };
-        let b = match (upstream.source(), side.sink()) {
-            (Some(mut source), Some(mut sink)) => back.poll(cx, &mut source, &mut sink, worker, &info.share),
-            _ => Poll::Ready(Err(())),
-        };
-        if let Some((limit, timer)) = &mut timer {
-            let total = there.transfer.total + back.transfer.total;
-            if std::mem::replace(&mut moved, total) != total {
-                timer.as_mut().reset(tokio::time::Instant::now() + *limit);
-            }
-            if timer.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(());
-            }
-        }
-        gone |= a.is_ready() && b.is_pending();
-        match (a, b) {
-            (Poll::Ready(Err(())), _) | (_, Poll::Ready(Err(()))) => Poll::Ready(()),
-            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(()),
-            _ => Poll::Pending,
-        }
-    })
-    .await;
-    (there.transfer.total, back.transfer.total, gone)
-}
-
-struct Direction {
-    transfer: Transfer,
-    ended: bool,
-}
-
-impl Direction {
-    fn new() -> Direction {
-        Direction { transfer: Transfer::new(BodyLength::UntilClose, false), ended: false }
-    }
-
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        source: &mut Source<'_>,
-        sink: &mut Sink<'_>,
-        worker: &Worker,
-        share: &Rc<Share>,
-    ) -> Poll<Result<(), ()>> {
-        if !self.ended {
-            ready!(self.transfer.poll(cx, source, sink, worker, share)).map_err(|_| ())?;
-            if let Sink::Http1(stream) = sink {
-                ready!(poll_shutdown(cx, stream)).map_err(|_| ())?;
-            }
-            self.ended = true;
-        }
-        Poll::Ready(Ok(()))
-    }
 }

@@ -8,26 +8,54 @@ use bytes::Bytes;
 use maille_http::ResponseHead;
 use maille_http::h1::{BodyLength, Limits, parse_response};
 
-use super::copy::End;
 use crate::config::{Tunnel, UpstreamHttp};
 use crate::tls::Carries;
-use crate::worker::body::{Incoming, Outgoing};
+use crate::worker::body::{Incoming, Outgoing, Sink, Source};
 use crate::worker::buffers::Blocks;
 use crate::worker::io::{Input, Stream, write_all};
+use crate::worker::relay::{self, Relay};
 use crate::worker::transfer::Transfer;
 
-/// An open tunnel: what is at its other end, and how bytes are framed there and back.
+/// One end of a connection that is carried: a connection, or a stream of one.
+pub(super) enum End {
+    Http1(Stream, Input),
+    Http2(Incoming, Outgoing),
+}
+
+impl End {
+    pub(super) fn release(&mut self, blocks: &Blocks) {
+        if let End::Http1(_, input) = self {
+            input.release(blocks);
+        }
+    }
+}
+
+impl relay::End for End {
+    fn source(&mut self) -> Option<Source<'_>> {
+        Some(match self {
+            End::Http1(stream, input) => Source::Http1(stream, input),
+            End::Http2(incoming, _) => Source::Http2(incoming),
+        })
+    }
+
+    fn sink(&mut self) -> Option<Sink<'_>> {
+        Some(match self {
+            End::Http1(stream, _) => Sink::Http1(stream),
+            End::Http2(_, outgoing) => Sink::Http2(outgoing),
+        })
+    }
+}
+
+/// An open tunnel: what is at its other end, and how bytes get there and back.
 pub(super) struct Open {
     pub(super) end: End,
-    pub(super) there: Transfer,
-    pub(super) back: Transfer,
+    pub(super) relay: Relay,
 }
 
 impl Open {
     /// A connection that needs no tunnel.
     pub(super) fn bytes(stream: Stream) -> Open {
-        let bytes = || Transfer::new(BodyLength::UntilClose, false);
-        Open { end: End::Http1(stream, Input::default()), there: bytes(), back: bytes() }
+        Open { end: End::Http1(stream, Input::default()), relay: Relay::of_bytes() }
     }
 }
 
@@ -102,8 +130,7 @@ async fn open_http1(mut stream: Stream, tunnel: &Tunnel, http: &UpstreamHttp, bl
     let back = if posts { meta.body } else { BodyLength::UntilClose };
     Ok(Open {
         end: End::Http1(stream, input),
-        there: Transfer::new(BodyLength::UntilClose, posts),
-        back: Transfer::new(back, false),
+        relay: Relay::new(Transfer::new(BodyLength::UntilClose, posts), Transfer::new(back, false)),
     })
 }
 
@@ -128,7 +155,6 @@ async fn open_http2(stream: Stream, tunnel: &Tunnel) -> Result<Open, String> {
     }
     Ok(Open {
         end: End::Http2(Incoming::new(response.into_body()), Outgoing::new(outgoing, false)),
-        there: Transfer::new(BodyLength::UntilClose, false),
-        back: Transfer::new(BodyLength::UntilClose, false),
+        relay: Relay::of_bytes(),
     })
 }

@@ -1,8 +1,9 @@
 //! A request of our own, answered whole: this is how an authorizer is asked.
 
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::ready;
+use std::task::{Poll, ready};
 
 use maille_http::h1::{BodyDecoder, BodyLength, LAST_CHUNK, Limits, ResponseMeta, request_framing};
 use maille_http::{HeaderId, RequestHead, ResponseHead};
@@ -14,7 +15,8 @@ use crate::headers::Protocol;
 use crate::tls::Carries;
 use crate::upstream::WorkerCluster;
 use crate::worker::Worker;
-use crate::worker::buffers::BLOCK;
+use crate::worker::body::Incoming;
+use crate::worker::relay::End;
 use crate::worker::transfer::frame;
 
 /// More of an answer's body than this is no answer.
@@ -34,7 +36,7 @@ pub(crate) async fn ask(
     let host = cluster.pick(&Wish::of(None))?;
     let breakers = entry.breakers(Priority::Default);
     let carries = carries(entry.config.http.protocol, Protocol::Http11);
-    let upstream = match Upstream::idle(&entry, &host, carries) {
+    let mut upstream = match Upstream::idle(&entry, &host, carries) {
         Some(upstream) => upstream,
         None => {
             let _pending = breakers.pending()?;
@@ -53,22 +55,13 @@ pub(crate) async fn ask(
         ..Limits::ENVOYS
     };
     let mut response = ResponseHead::default();
-    let (answer, upstream) = match upstream {
-        Upstream::Http1(mut connection) => {
-            let answer = over_http1(worker, &mut connection, request, (body, framing), &limits, &mut response).await;
-            (answer, Upstream::Http1(connection))
+    match answer(worker, &mut upstream, request, (body, framing), &limits, &mut response).await {
+        Some((body, true)) => {
+            upstream.reuse(worker, http.max_requests_per_connection);
+            Some((response, body))
         }
-        Upstream::Http2(mut stream) => {
-            let answer = over_http2(&mut stream, request, body, &limits, &mut response).await;
-            (answer.map(|body| (body, true)), Upstream::Http2(stream))
-        }
-    };
-    match answer {
-        Some((body, keep)) => {
-            match keep {
-                true => upstream.reuse(worker, http.max_requests_per_connection),
-                false => upstream.close(worker),
-            }
+        Some((body, false)) => {
+            upstream.close(worker);
             Some((response, body))
         }
         None => {
@@ -79,14 +72,60 @@ pub(crate) async fn ask(
 }
 
 /// The body of the response, and whether the connection is good for another request.
-async fn over_http1(
+async fn answer(
     worker: &Worker,
-    connection: &mut http1::Upstream,
+    upstream: &mut Upstream,
     request: &RequestHead,
     (body, framing): (&[u8], BodyLength),
     limits: &Limits,
     response: &mut ResponseHead,
 ) -> Option<(Vec<u8>, bool)> {
+    let bytes = match upstream {
+        Upstream::Http1(_) => Cow::Owned(framed(request, body, framing)),
+        Upstream::Http2(_) => Cow::Borrowed(body),
+    };
+    let to_head = request.method() == b"HEAD";
+    upstream.start(request, true, body.len()).ok()?;
+    let mut again = None;
+    let meta = loop {
+        let meta: ResponseMeta = match again {
+            Some(meta) => meta,
+            None => {
+                let head = poll_fn(|cx| match upstream.poll_whole(cx, &bytes) {
+                    Ok(()) => upstream.poll_head(cx, worker, limits, to_head, response).map(Result::ok),
+                    Err(_) => Poll::Ready(None),
+                });
+                head.await?
+            }
+        };
+        if !(100..200).contains(&response.status) {
+            break meta;
+        }
+        again = upstream.parse_again(worker, meta.len, limits, to_head, response).ok()?;
+    };
+    let length = match upstream {
+        Upstream::Http1(connection) => {
+            connection.input.consume(meta.len, &worker.blocks);
+            meta.body
+        }
+        Upstream::Http2(_) => BodyLength::UntilClose,
+    };
+    let out = whole(worker, upstream, length).await?;
+    let keep = match upstream {
+        Upstream::Http1(_) => meta.keep_alive && length != BodyLength::UntilClose,
+        Upstream::Http2(stream) => {
+            let trailers = stream.incoming().and_then(Incoming::take_trailers);
+            if let Some(status) = trailers.as_ref().and_then(|trailers| trailers.get("grpc-status")) {
+                response.headers.set_id(HeaderId::GrpcStatus, status.as_bytes());
+            }
+            true
+        }
+    };
+    Some((out, keep))
+}
+
+/// A request as HTTP/1 has it.
+fn framed(request: &RequestHead, body: &[u8], framing: BodyLength) -> Vec<u8> {
     let mut bytes = Vec::new();
     request.write(&mut bytes);
     request_framing(&mut bytes, request.method(), framing, request.headers.has(HeaderId::ContentLength));
@@ -97,87 +136,27 @@ async fn over_http1(
         }
         _ => bytes.extend_from_slice(body),
     }
-    connection.start();
-    let to_head = request.method() == b"HEAD";
-    let meta = poll_fn(|cx| {
-        if connection.poll_whole(cx, &bytes).is_err() {
-            return std::task::Poll::Ready(None);
-        }
-        connection.poll_head(cx, worker, limits, to_head, response).map(Result::ok)
-    });
-    let mut meta: ResponseMeta = meta.await?;
-    while (100..200).contains(&response.status) {
-        let next = connection.parse_again(worker, meta.len, limits, to_head, response).ok()?;
-        meta = match next {
-            Some(meta) => meta,
-            None => poll_fn(|cx| connection.poll_head(cx, worker, limits, to_head, response)).await.ok()?,
-        };
-    }
-    connection.input.consume(meta.len, &worker.blocks);
-    let mut decoder = BodyDecoder::new(meta.body);
-    let mut out = Vec::new();
-    let whole = poll_fn(|cx| {
-        while !decoder.is_done() {
-            if connection.input.is_empty() {
-                let filled = connection.input.poll_fill(cx, &mut connection.stream, &worker.blocks, BLOCK);
-                match ready!(filled) {
-                    Ok(n) if n > 0 => {}
-                    Ok(_) => return std::task::Poll::Ready(decoder.may_end_here().then_some(false)),
-                    Err(_) => return std::task::Poll::Ready(None),
-                }
-            }
-            let Ok(decoded) = decoder.decode(connection.input.data_mut()) else {
-                return std::task::Poll::Ready(None);
-            };
-            out.extend_from_slice(&connection.input.data()[..decoded.data]);
-            connection.input.consume(decoded.consumed, &worker.blocks);
-            if out.len() > MAX_BODY {
-                return std::task::Poll::Ready(None);
-            }
-        }
-        std::task::Poll::Ready(Some(true))
-    });
-    let clean = whole.await?;
-    Some((out, clean && meta.keep_alive))
+    bytes
 }
 
-async fn over_http2(
-    stream: &mut http2::Upstream,
-    request: &RequestHead,
-    body: &[u8],
-    limits: &Limits,
-    response: &mut ResponseHead,
-) -> Option<Vec<u8>> {
-    stream.start(request, true, body.len()).ok()?;
-    let to_head = request.method() == b"HEAD";
-    loop {
-        let head = poll_fn(|cx| {
-            if stream.poll_whole(cx, body).is_err() {
-                return std::task::Poll::Ready(None);
-            }
-            stream.poll_head(cx, limits, to_head, response).map(Result::ok)
-        });
-        head.await?;
-        if !(100..200).contains(&response.status) {
-            break;
-        }
-    }
-    let incoming = stream.incoming()?;
+/// All of a body.
+async fn whole(worker: &Worker, upstream: &mut Upstream, length: BodyLength) -> Option<Vec<u8>> {
+    let mut decoder = BodyDecoder::new(length);
     let mut out = Vec::new();
     poll_fn(|cx| {
-        while let Ok(true) = ready!(incoming.poll_fill(cx)).map_err(|_| out.clear()) {
-            out.extend_from_slice(incoming.data());
-            let n = incoming.data().len();
-            incoming.consume(n);
+        let Some(mut source) = upstream.source() else { return Poll::Ready(None) };
+        while !decoder.is_done() {
+            let Ok(came) = ready!(source.poll_more(cx, &mut decoder, &worker.blocks)) else {
+                return Poll::Ready(None);
+            };
+            out.extend_from_slice(source.data(came.data).as_slice());
+            source.consume(came.consume, &worker.blocks);
             if out.len() > MAX_BODY {
-                break;
+                return Poll::Ready(None);
             }
         }
-        std::task::Poll::Ready(())
+        Poll::Ready(Some(()))
     })
-    .await;
-    if let Some(status) = incoming.take_trailers().as_ref().and_then(|trailers| trailers.get("grpc-status")) {
-        response.headers.set_id(HeaderId::GrpcStatus, status.as_bytes());
-    }
-    (out.len() <= MAX_BODY && incoming.reason.is_none()).then_some(out)
+    .await?;
+    Some(out)
 }
