@@ -1,6 +1,7 @@
 //! `ClusterLoadAssignment`: the hosts of a cluster.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use maille_xds::types::core::address::Address as Addressed;
 use maille_xds::types::core::socket_address::PortSpecifier;
@@ -11,7 +12,7 @@ use maille_xds::types::endpoint::{self as proto, cluster_load_assignment};
 use crate::compile::Refused;
 use crate::compile::at::{At, Compiled, number, unset};
 use crate::compile::matcher;
-use crate::config::{Endpoint, EndpointAddress, Endpoints, Health, Locality, LocalityEndpoints};
+use crate::config::{Endpoint, EndpointAddress, Endpoints, Health, Locality, LocalityEndpoints, Metadata};
 
 /// How much of the way to the next priority a priority's hosts may be over-used, in percent, unless it is said.
 const OVERPROVISIONING: u32 = 140;
@@ -61,17 +62,21 @@ fn locality(at: &At<'_>, proto: &proto::LocalityLbEndpoints) -> Compiled<Localit
     let place = locality.as_ref().map_or_else(Locality::default, |core::Locality { region, zone, sub_zone }| {
         Locality { region: region.as_str().into(), zone: zone.as_str().into(), sub_zone: sub_zone.as_str().into() }
     });
-    let endpoints = lb_endpoints.iter().enumerate().map(|(i, proto)| host(&at.item("lb_endpoints", i), proto));
-    Ok(LocalityEndpoints {
-        locality: place,
-        priority: *priority,
-        weight: number(load_balancing_weight),
-        endpoints: endpoints.collect::<Compiled<_>>()?,
-    })
+    let mut endpoints: Vec<Endpoint> = Vec::with_capacity(lb_endpoints.len());
+    for (i, proto) in lb_endpoints.iter().enumerate() {
+        // What is said of one host is mostly said of the next one too.
+        let before = i.checked_sub(1).and_then(|before| Some((&lb_endpoints.get(before)?.metadata, endpoints.last()?)));
+        let metadata = match before {
+            Some((same, before)) if *same == proto.metadata => before.metadata.clone(),
+            _ => matcher::metadata(&proto.metadata),
+        };
+        endpoints.push(host(&at.item("lb_endpoints", i), proto, metadata)?);
+    }
+    Ok(LocalityEndpoints { locality: place, priority: *priority, weight: number(load_balancing_weight), endpoints })
 }
 
-fn host(at: &At<'_>, proto: &proto::LbEndpoint) -> Compiled<Endpoint> {
-    let proto::LbEndpoint { health_status, metadata, load_balancing_weight, host_identifier } = proto;
+fn host(at: &At<'_>, proto: &proto::LbEndpoint, metadata: Option<Arc<Metadata>>) -> Compiled<Endpoint> {
+    let proto::LbEndpoint { health_status, metadata: _, load_balancing_weight, host_identifier } = proto;
     let at = at.field("endpoint");
     let Some(HostIdentifier::Endpoint(endpoint)) = host_identifier else {
         return at.refuse("an endpoint must be given with its address");
@@ -103,7 +108,7 @@ fn host(at: &At<'_>, proto: &proto::LbEndpoint) -> Compiled<Endpoint> {
             HealthStatus::Draining => Health::Draining,
             HealthStatus::Unhealthy | HealthStatus::Timeout => Health::Unhealthy,
         },
-        metadata: matcher::metadata(metadata),
+        metadata,
     })
 }
 
@@ -158,5 +163,44 @@ fn socket_address<'v>(at: &At<'_>, proto: &'v core::SocketAddress) -> Compiled<(
     match u16::try_from(port) {
         Ok(port) => Ok((at.text("address", address)?, port)),
         Err(_) => at.field("port_value").refuse(format!("{port} is no port")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use maille_xds::types::{Struct, Value, ValueKind};
+
+    use super::*;
+
+    #[test]
+    fn neighbours_share_what_is_said_of_both() {
+        let host = |last: u8, mode: &str| {
+            let address = core::SocketAddress {
+                address: format!("10.0.0.{last}"),
+                port_specifier: Some(PortSpecifier::PortValue(80)),
+                ..Default::default()
+            };
+            let address = core::Address { address: Some(Addressed::SocketAddress(address)) };
+            let value = Value { kind: Some(ValueKind::StringValue(mode.to_owned())) };
+            let fields = Struct { fields: [("tlsMode".to_owned(), value)].into() };
+            let filter_metadata = [("envoy.transport_socket_match".to_owned(), fields)].into();
+            proto::LbEndpoint {
+                metadata: Some(core::Metadata { filter_metadata, ..Default::default() }),
+                host_identifier: Some(HostIdentifier::Endpoint(proto::Endpoint {
+                    address: Some(address),
+                    ..Default::default()
+                })),
+                ..Default::default()
+            }
+        };
+        let lb_endpoints = vec![host(1, "istio"), host(2, "istio"), host(3, "disabled")];
+        let locality = proto::LocalityLbEndpoints { lb_endpoints, ..Default::default() };
+        let assignment = proto::ClusterLoadAssignment { endpoints: vec![locality], ..Default::default() };
+        let Ok(compiled) = endpoints(&assignment) else { panic!("refused") };
+        let all: Vec<&Arc<Metadata>> =
+            compiled.localities[0].endpoints.iter().filter_map(|endpoint| endpoint.metadata.as_ref()).collect();
+        let mode = |at: usize| all[at].get("envoy.transport_socket_match", &["tlsMode"]).and_then(|mode| mode.as_str());
+        assert_eq!([mode(0), mode(1), mode(2)], [Some("istio"), Some("istio"), Some("disabled")]);
+        assert!(Arc::ptr_eq(all[0], all[1]) && !Arc::ptr_eq(all[1], all[2]));
     }
 }

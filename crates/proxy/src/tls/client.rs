@@ -1,7 +1,7 @@
 //! TLS towards upstreams.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use maille_identity::verify::{Certificate, Checks, PeerVerifier};
 use rustls::client::Resumption;
@@ -15,10 +15,14 @@ use crate::config::{UpstreamProtocol, UpstreamTls};
 /// A configuration with its secrets, ready for connections. Sessions are taken up again within it alone.
 pub(crate) struct ClientContext {
     tls: Arc<UpstreamTls>,
-    /// By what connections carry: HTTP says which one it is when the configuration does not.
-    configs: [Arc<ClientConfig>; 4],
+    certificate: Option<Arc<Certificate>>,
     verifier: Arc<PeerVerifier>,
+    /// Made for the first connection: there are clusters by the thousand, and most of them never see one.
+    configs: OnceLock<Result<Configs, Error>>,
 }
+
+/// By what connections carry: HTTP says which one it is when the configuration does not.
+type Configs = [Arc<ClientConfig>; 4];
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -60,15 +64,22 @@ impl ClientContext {
         checks: Option<Checks>,
         asked: bool,
     ) -> Result<ClientContext, Error> {
-        let params = Params::of(&tls.common).map_err(|(_, reason)| Error::General(reason))?;
+        params(tls)?;
         let mut checks = checks.unwrap_or_default();
         checks.server_name = asked || tls.auto_sni_san_validation;
         let verifier = Arc::new(PeerVerifier::new(checks, false));
-        let builder = ClientConfig::builder_with_provider(params.provider.clone())
+        let certificate = certificate.cloned();
+        Ok(ClientContext { tls: tls.clone(), certificate, verifier, configs: OnceLock::new() })
+    }
+
+    fn configs(&self) -> Result<Configs, Error> {
+        let tls = &self.tls;
+        let params = params(tls)?;
+        let builder = ClientConfig::builder_with_provider(params.provider)
             .with_protocol_versions(&params.versions)?
             .dangerous()
-            .with_custom_certificate_verifier(verifier.clone());
-        let mut config = match certificate {
+            .with_custom_certificate_verifier(self.verifier.clone());
+        let mut config = match &self.certificate {
             Some(certificate) => {
                 builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certificate.key.clone())))
             }
@@ -77,14 +88,13 @@ impl ClientContext {
         // Renewing this context forgets the sessions.
         config.resumption = Resumption::in_memory_sessions(32);
         config.alpn_protocols = tls.common.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-        let configs = [Carries::Http1, Carries::Http2, Carries::AnyHttp, Carries::Bytes].map(|carries| {
+        Ok([Carries::Http1, Carries::Http2, Carries::AnyHttp, Carries::Bytes].map(|carries| {
             let mut config = config.clone();
             if config.alpn_protocols.is_empty() {
                 config.alpn_protocols = carries.alpn().iter().map(|name| name.to_vec()).collect();
             }
             Arc::new(config)
-        });
-        Ok(ClientContext { tls: tls.clone(), configs, verifier })
+        }))
     }
 
     /// Checks certificates of servers.
@@ -102,6 +112,11 @@ impl ClientContext {
 
     /// Begins a session.
     pub(crate) fn connect(&self, name: ServerName<'static>, carries: Carries) -> Result<ClientConnection, Error> {
-        ClientConnection::new(self.configs[carries as usize].clone(), name)
+        let configs = self.configs.get_or_init(|| self.configs()).as_ref().map_err(Error::clone)?;
+        ClientConnection::new(configs[carries as usize].clone(), name)
     }
+}
+
+fn params(tls: &UpstreamTls) -> Result<Params, Error> {
+    Params::of(&tls.common).map_err(|(_, reason)| Error::General(reason))
 }

@@ -26,7 +26,7 @@ pub struct Load {
     /// Hosts that a worker has connections to, for each worker.
     pub pools: AtomicU32,
     /// Requests that began a short while ago.
-    begun: OnceLock<Window>,
+    begun: OnceLock<Box<Window>>,
 }
 
 impl Load {
@@ -57,7 +57,7 @@ impl<'a> Breakers<'a> {
         match limits.retry_budget {
             None if limits.max_requests == u32::MAX => return Some(Permit(None)),
             Some(RetryBudget { interval: Some(interval), .. }) => {
-                load.begun.get_or_init(|| Window::new(interval)).count(Instant::now());
+                load.begun.get_or_init(|| Box::new(Window::new(interval))).count(Instant::now());
             }
             _ => {}
         }

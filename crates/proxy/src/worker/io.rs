@@ -241,6 +241,9 @@ pub(crate) fn poll_write_all(
     buffers: [&[u8]; 3],
     written: &mut usize,
 ) -> Poll<io::Result<()>> {
+    if let [[], alone, []] = buffers {
+        return poll_write(cx, stream, alone, written);
+    }
     let all: usize = buffers.iter().map(|buffer| buffer.len()).sum();
     while *written < all {
         let mut slices = buffers.map(io::IoSlice::new);
