@@ -158,5 +158,7 @@ async fn whole(worker: &Worker, upstream: &mut Upstream, length: BodyLength) -> 
         Poll::Ready(Some(()))
     })
     .await?;
+    // What stands in their place has to be trailers, or nobody knows where the answer ends.
+    decoder.drop_trailers().ok()?;
     Some(out)
 }
