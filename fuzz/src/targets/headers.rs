@@ -66,8 +66,8 @@ fn change(headers: &mut Headers, model: &mut Model, what: u8, name: &Name, value
         6 if name.id() != HeaderId::Other => {
             headers.fold(name.id());
             if let Some(place) = place {
-                let all: Vec<Vec<u8>> = model.iter().filter(|(n, _)| n == text).map(|(_, v)| v.clone()).collect();
-                model[place].1 = all.join(&b","[..]);
+                let all = model.iter().filter(|(n, v)| n == text && !v.is_empty()).map(|(_, v)| v.clone());
+                model[place].1 = all.collect::<Vec<_>>().join(&b","[..]);
                 let mut at = 0;
                 model.retain(|(n, _)| {
                     at += 1;

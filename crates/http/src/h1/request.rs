@@ -69,7 +69,9 @@ const METHODS: [&[u8]; 34] = [
 pub fn parse_request(buf: &[u8], limits: &Limits, head: &mut RequestHead) -> Result<Option<RequestMeta>, Error> {
     let start = leading_empty_lines(buf)?;
     let Some(rest) = buf.get(start..).filter(|rest| !rest.is_empty()) else { return Ok(None) };
-    if !rest.first().is_some_and(u8::is_ascii_alphabetic) {
+    // What is no HTTP at all shows with its first byte.
+    let begins = |byte: &u8| byte.is_ascii_alphabetic() || limits.custom_methods && byte.is_ascii_digit();
+    if !rest.first().is_some_and(begins) {
         return Err(Error::InvalidMethod);
     }
     if rest.len() > limits.head_bytes && !rest.iter().take(limits.head_bytes).rev().any(|&b| b == b'\n') {

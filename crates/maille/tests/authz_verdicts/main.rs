@@ -25,7 +25,7 @@ use planes::Plane;
 use variants::Variant;
 
 #[test]
-#[ignore = "takes over a minute, and has not yet been seen to agree everywhere: run with --ignored"]
+#[ignore = "half a minute, and wants ports 80 and 8080 for itself: run with --ignored"]
 fn the_same_verdict_from_envoy_from_maille_and_from_its_explanation() {
     let sets = sets::all();
     if sets.is_empty() || !planes::can_open_low_ports() {
