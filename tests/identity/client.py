@@ -84,7 +84,9 @@ def ask(client, place, folder, host="app", source=None):
     try:
         with client.connect(place, folder, source) as conn:
             answer = exchange(conn, client.says, tag, host)
-            server = conn.getpeercert(binary_form=True) if client.tls is not None else b""
+            # A connection that was refused half way has nobody's certificate.
+            if answer is not None and client.tls is not None:
+                server = conn.getpeercert(binary_form=True)
     except (TimeoutError, socket.timeout):
         return f"no answer in {PATIENCE} s", tag, None
     except (OSError, ssl.SSLError, h2.exceptions.ProtocolError):
