@@ -19,7 +19,8 @@ use crate::intern::Interner;
 use crate::keys::Keys;
 use crate::proxies::Wanted;
 
-/// How long the store must be quiet before a burst of changes is taken.
+/// How long the store must at most be quiet before a burst of changes is taken. A small mesh, whose worlds are made in no
+/// time, does not wait that long: see [`Burst::quiet`].
 const QUIET: Duration = Duration::from_millis(100);
 
 /// How long a burst can put that off.
@@ -46,6 +47,7 @@ pub(crate) async fn run(
     loop {
         tokio::select! {
             () = sleep_until(burst.due.unwrap_or_else(Instant::now)), if burst.due.is_some() => {
+                let taken = Instant::now();
                 shared.metrics.debounced(burst.waited());
                 let (_, objects) = store.list();
                 let mesh = settings.of(&objects);
@@ -64,7 +66,7 @@ pub(crate) async fn run(
                 if let Some(snapshot) = &snapshot {
                     interner = translate(snapshot, &shared, interner, false).await;
                 }
-                burst.taken(Instant::now());
+                burst.taken(Instant::now(), taken.elapsed());
             }
             changed = revisions.changed() => match changed {
                 Ok(()) => burst.change(Instant::now()),
@@ -177,15 +179,23 @@ struct Burst {
     first: Option<Instant>,
     due: Option<Instant>,
     last_taken: Option<Instant>,
+    cost: Duration,
 }
 
 impl Burst {
+    /// Waiting for more is worth a few times what the work costs, not more: what waits is endpoints that are there but get
+    /// no requests yet.
+    fn quiet(&self) -> Duration {
+        (4 * self.cost).clamp(FIRST, QUIET)
+    }
+
     fn change(&mut self, now: Instant) {
-        let quiet = self.last_taken.is_none_or(|last| now - last >= QUIET);
+        let quiet = self.quiet();
+        let lone = self.last_taken.is_none_or(|last| now - last >= quiet);
         let first = *self.first.get_or_insert(now);
-        let wait = match self.due.is_none() && quiet {
+        let wait = match self.due.is_none() && lone {
             true => FIRST,
-            false => QUIET,
+            false => quiet,
         };
         // The first change of a burst is not put off by the ones right behind it, but what comes later is one step.
         self.due = Some(match self.due {
@@ -198,8 +208,8 @@ impl Burst {
         self.first.map(|first| first.elapsed()).unwrap_or_default()
     }
 
-    fn taken(&mut self, now: Instant) {
-        *self = Self { last_taken: Some(now), ..Self::default() };
+    fn taken(&mut self, now: Instant, cost: Duration) {
+        *self = Self { last_taken: Some(now), cost, ..Self::default() };
     }
 }
 
@@ -216,7 +226,7 @@ mod tests {
         burst.change(start);
         burst.change(start + ms(3));
         assert_eq!(due_after(&burst), FIRST, "the first change is not put off");
-        burst.taken(start + ms(5));
+        burst.taken(start + ms(5), ms(40));
         burst.change(start + ms(50));
         assert_eq!(due_after(&burst), ms(150), "so soon after another, it waits for quiet");
         burst.change(start + ms(120));
@@ -225,7 +235,10 @@ mod tests {
             burst.change(start + ms(at));
         }
         assert_eq!(due_after(&burst), ms(50) + LONGEST, "but not for ever");
-        burst.taken(start + ms(1050));
+        burst.taken(start + ms(1050), ms(10));
+        burst.change(start + ms(1060));
+        assert_eq!(due_after(&burst), ms(1100), "what costs little is not put off for long");
+        burst.taken(start + ms(1100), ms(10));
         burst.change(start + ms(1150));
         assert_eq!(due_after(&burst), ms(1150) + FIRST);
     }
