@@ -316,6 +316,15 @@ async fn check(
     decide: fn(AttributeContext) -> Option<i32>,
 ) {
     assert_eq!(request.uri().path(), "/envoy.service.auth.v3.Authorization/Check");
+    // What Envoy says when it is the one who asks.
+    for (name, value) in [
+        ("x-envoy-internal", "true"),
+        ("x-envoy-expected-rq-timeout-ms", "10000"),
+        ("grpc-timeout", "10000m"),
+        ("x-forwarded-for", &maille_net::own_address().to_string()),
+    ] {
+        assert_eq!(request.headers().get(name).expect(name), value, "{name}");
+    }
     let mut body = request.into_body();
     let mut bytes = Vec::new();
     while let Some(data) = body.data().await {
