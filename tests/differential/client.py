@@ -184,6 +184,9 @@ async def upgrade(reader, writer, send, case):
         return out | {"body": wire.digest(body)}
     got = [(await reader.readline()).decode() for _ in send.get("early", [])]
     for line in send.get("lines", ["ping", "bye"]):
+        if line == "EOF":
+            writer.write_eof()
+            break
         writer.write(line.encode() + b"\n")
         if line == "bye":
             break

@@ -110,6 +110,8 @@ def timeouts(b):
         host = b.config(protocol=protocol, route={"retries": {"attempts": 0}})
         b.ask(host, [{"delay": 1.0}], headers=[("x-envoy-upstream-rq-timeout-ms", "200"), ("x-envoy-expected-rq-timeout-ms", "100")])
         b.ask(host, [{"delay": 0.6}])
+        b.ask(host, [{"delay": 1.0}], headers=[("x-envoy-upstream-stream-duration-ms", "300")])
+        b.ask(host, [{}], headers=[("x-envoy-upstream-stream-duration-ms", b.pick("bad", "0", "-1", "5000")), ("x-envoy-upstream-alt-stat-name", "a")])
 
 
 def hashing(b):
@@ -312,6 +314,7 @@ def websocket(b):
             b.ask(host, protocol="upgrade")
             b.ask(host, protocol="upgrade", lines=["x" * 30000, "two", "bye"], path="/chat?room=1", headers=[("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="), ("sec-websocket-version", "13")])
             b.ask(host, protocol="upgrade", early=["first"])
+            b.ask(host, protocol="upgrade", lines=["one", "EOF"])                # the client leaves first
         for status in (200, b.pick(204, 302), 403, b.pick(426, 503)):
             b.ask(host, [{"status": status, "body": "no upgrade", "headers": [("content-type", "text/x")]}], protocol="upgrade")
         b.ask(host, [{"status": b.pick(200, 400, 426), "body": "no upgrade", "headers": [("upgrade", "websocket"), ("connection", "upgrade")]}], protocol="upgrade")
@@ -403,6 +406,8 @@ def sidecar(b):
         ask(host, [{"status": 200, "headers": [("grpc-status", "14")]}, {}], headers=[("x-envoy-retry-grpc-on", "unavailable")])
         ask(host, [{"delay": 1.2}], headers=[("x-envoy-upstream-rq-timeout-ms", "300")])
         ask(host, [{"delay": 1.2}, {}], headers=[("x-envoy-upstream-rq-timeout-ms", "900"), ("x-envoy-upstream-rq-per-try-timeout-ms", "300"), ("x-envoy-retry-on", "5xx")])
+        ask(host, [{"delay": 1.2}], headers=[("x-envoy-upstream-stream-duration-ms", "300")])
+        ask(host, headers=[("x-envoy-upstream-stream-duration-ms", b.pick("0", "bad", "5000"))])
         ask(host, [{"delay": 1.2}, {}], headers=[("x-envoy-upstream-rq-timeout-alt-response", "1"), ("x-envoy-upstream-rq-timeout-ms", "300")])
         ask(host, [{"status": 503}] * 4, headers=[("x-envoy-max-retries", "bad"), ("x-envoy-upstream-rq-timeout-ms", "-1")])
         ask(host, headers=[("x-forwarded-for", "9.9.9.9"), ("x-forwarded-proto", "https"), ("x-request-id", "0123"), ("x-envoy-internal", "true"), ("x-envoy-decorator-operation", "mine")])
