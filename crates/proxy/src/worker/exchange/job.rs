@@ -83,7 +83,7 @@ impl Job<'_> {
             _ => None,
         };
         let limits = Limits::of(self.manager, self.forward, &scratch.request);
-        let terms = Terms::new(self.forward, &limits, &mut scratch.request);
+        let terms = Terms::new(self.forward.retry.as_deref(), &limits, &mut scratch.request);
         self.timeout_status = terms.timeout_status;
         self.rewrite(client, scratch, record, destination, options, &terms);
         if self.host.attempt_count_in_request {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use maille_http::{HeaderId, RequestHead};
 
-use crate::config::{Forward, HeaderMatcher, RetryOn, RetryPolicy, ValueMatcher};
+use crate::config::{HeaderMatcher, RetryOn, RetryPolicy, ValueMatcher};
 use crate::worker::timers::Limits;
 
 /// What holds for one request.
@@ -27,9 +27,8 @@ pub(crate) struct Terms<'p> {
 }
 
 impl<'p> Terms<'p> {
-    /// `limits` are what the route allows. The request's own headers count when it comes from inside; they end here.
-    pub(crate) fn new(forward: &'p Forward, limits: &Limits, head: &mut RequestHead) -> Terms<'p> {
-        let policy = forward.retry.as_deref();
+    /// `policy` and `limits` are what the route has and allows. The request's own headers count when it comes from inside; they end here.
+    pub(crate) fn new(policy: Option<&'p RetryPolicy>, limits: &Limits, head: &mut RequestHead) -> Terms<'p> {
         let mut terms = Terms {
             policy: policy.map(Cow::Borrowed),
             timeout: limits.route,
