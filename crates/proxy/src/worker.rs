@@ -31,6 +31,7 @@ pub(crate) mod request;
 mod response;
 pub(crate) mod retry;
 mod scratch;
+mod sends;
 mod shedding;
 mod spare;
 mod tcp;

@@ -91,6 +91,11 @@ impl Turns {
         }
     }
 
+    /// Whether anybody waits for one.
+    pub(crate) fn are_waited_for(&self) -> bool {
+        !self.is_empty()
+    }
+
     fn is_empty(&self) -> bool {
         self.first.borrow().is_empty() && self.ring.borrow().is_empty()
     }
