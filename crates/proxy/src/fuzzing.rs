@@ -8,8 +8,8 @@ use maille_http::{HeaderId, Headers, Name, RequestHead};
 use maille_identity::x509::PeerCertificate;
 
 use crate::config::{
-    AuthzService, ClientCertDetails, Discovery, DnsFamily, DnsOptions, Endpoint, EndpointAddress, Endpoints, ExtAuthz,
-    Fault, FaultAbort, FaultDelay, ForwardClientCert, Fraction, Health, LocalityEndpoints,
+    AuthzGrpc, AuthzService, ClientCertDetails, Discovery, DnsFamily, DnsOptions, Endpoint, EndpointAddress, Endpoints,
+    ExtAuthz, Fault, FaultAbort, FaultDelay, ForwardClientCert, Fraction, Health, LocalityEndpoints,
 };
 use crate::policy::ext_authz::Answer;
 use crate::policy::jwt::{Looks, Places};
@@ -205,7 +205,7 @@ pub fn tokens(head: &mut RequestHead) -> Vec<String> {
 /// The answer of a gRPC authorizer.
 pub fn authz_answer(message: &[u8]) -> Answer {
     let filter = ExtAuthz {
-        service: AuthzService::Grpc { cluster: "authz".into(), authority: "authz".into() },
+        service: AuthzService::Grpc(AuthzGrpc { cluster: "authz".into(), authority: "authz".into() }),
         timeout: None,
         failure_mode_allow: false,
         failure_mode_header: false,

@@ -21,7 +21,7 @@ use super::request::append_forwarded_for;
 use super::scratch::Scratch;
 use super::timers::to_grpc_timeout;
 use super::upstream_request::own;
-use crate::config::{AuthzService, ExtAuthz, FilterChain, HttpManager, JwtFilter, Metadata, Rbac, Route};
+use crate::config::{AuthzGrpc, AuthzService, ExtAuthz, FilterChain, HttpManager, JwtFilter, Metadata, Rbac, Route};
 use crate::policy::ext_authz::{Answer, Described, Shown, Verdict};
 use crate::policy::rbac::{Facts, Peer};
 use crate::policy::{self, Refusal, Step};
@@ -79,13 +79,12 @@ pub(super) async fn lets_in(worker: &Rc<Worker>, info: &ConnectionInfo) -> Resul
     judge(info, &info.chain, &mut metadata)
         .map_err(|refusal| Refused { details: refusal.details, flags: ResponseFlags::default() })?;
     for filter in info.chain.authorizers.iter().filter(|filter| filter.concerns(&metadata)) {
-        let AuthzService::Grpc { cluster, authority } = &filter.service else { continue };
         let facts = facts(info, info.remote.ip(), None, None);
         let described = describe(info, None, info.remote, "");
         let message = filter.check_request(&facts, &described, None, &metadata);
-        let (request, body) = call(authority, filter.timeout, &message);
+        let (request, body) = call(&filter.service, filter.timeout, &message);
         let asked = async {
-            let cluster = worker.cluster(cluster)?;
+            let cluster = worker.cluster(&filter.service.cluster)?;
             let framing = BodyLength::Exact(body.len() as u64);
             let (response, body) = own::ask(worker, &cluster, &request, &body, framing).await?;
             answer_of_call(filter, &response, &body)
@@ -237,13 +236,13 @@ async fn consult(
             own::announce(&mut request, filter.timeout);
             (&http.cluster, request, body)
         }
-        AuthzService::Grpc { cluster, authority } => {
+        AuthzService::Grpc(grpc) => {
             let info = client.info.clone();
             let facts = facts(&info, record.remote.ip(), Some(head), record.route);
             let described = describe(&info, Some(head), record.remote, record.protocol.as_str());
             let message = filter.check_request(&facts, &described, shown, metadata);
-            let (request, body) = call(authority, filter.timeout, &message);
-            (cluster, request, body)
+            let (request, body) = call(grpc, filter.timeout, &message);
+            (&grpc.cluster, request, body)
         }
     };
     client.ahead = ahead;
@@ -268,16 +267,16 @@ async fn consult(
     response.headers.set_id(HeaderId::XEnvoyUpstreamServiceTime, took.as_bytes());
     Ok(match &filter.service {
         AuthzService::Http(http) => Some(http.answer(&response, body)),
-        AuthzService::Grpc { .. } => answer_of_call(filter, &response, &body),
+        AuthzService::Grpc(_) => answer_of_call(filter, &response, &body),
     })
 }
 
 /// A gRPC call to an authorizer.
-fn call(authority: &str, timeout: Option<Duration>, message: &[u8]) -> (RequestHead, Vec<u8>) {
+fn call(service: &AuthzGrpc, timeout: Option<Duration>, message: &[u8]) -> (RequestHead, Vec<u8>) {
     let mut request = RequestHead::new();
     request.set_method(b"POST");
     request.set_path(b"/envoy.service.auth.v3.Authorization/Check");
-    request.set_authority(authority.as_bytes());
+    request.set_authority(service.authority.as_bytes());
     request.headers.append_id(HeaderId::ContentType, b"application/grpc");
     request.headers.append_id(HeaderId::Te, b"trailers");
     if let Some(timeout) = timeout {
@@ -290,7 +289,7 @@ fn call(authority: &str, timeout: Option<Duration>, message: &[u8]) -> (RequestH
 }
 
 /// What comes of it; `None` is no answer.
-fn answer_of_call(filter: &ExtAuthz, response: &ResponseHead, body: &[u8]) -> Option<Answer> {
+fn answer_of_call<S>(filter: &ExtAuthz<S>, response: &ResponseHead, body: &[u8]) -> Option<Answer> {
     let good = response.status == 200 && response.headers.get(HeaderId::GrpcStatus) == Some(b"0");
     // One message, not compressed.
     let message = body.split_first_chunk::<5>().filter(|(prefix, rest)| {
