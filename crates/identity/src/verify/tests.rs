@@ -201,7 +201,7 @@ fn what_is_wrong_with_a_secret_is_said_without_its_content() {
 }
 
 #[test]
-fn what_was_found_good_is_judged_as_of_now() {
+fn row_27_what_was_found_good_is_judged_as_of_now() {
     let ca = authority("ca");
     let brief = |params: &mut CertificateParams| params.not_after = date_time_ymd(2035, 1, 1);
     let middle = |change: &dyn Fn(&mut CertificateParams)| {
