@@ -22,8 +22,8 @@ use webpki::{
 };
 
 use self::known::Known;
-use crate::TrustDomain;
-use crate::x509::{PeerCertificate, dns_matches};
+use crate::x509::{self, PeerCertificate, dns_matches};
+use crate::{TrustDomain, ocsp};
 
 /// A certificate chain with its key, ready to be shown, and what it says.
 #[derive(Debug)]
@@ -32,6 +32,8 @@ pub struct Certificate {
     pub key: Arc<CertifiedKey>,
     /// What the leaf says.
     pub leaf: Arc<PeerCertificate>,
+    /// The same with a response about it, which is shown until then (Unix seconds).
+    stapled: Option<(Arc<CertifiedKey>, i64)>,
 }
 
 /// Certificates that are trusted to sign others.
@@ -59,6 +61,12 @@ pub enum BadSecret {
     /// A key for another certificate.
     #[error("the private key does not belong to the first certificate")]
     Mismatch,
+    /// An OCSP response.
+    #[error("the OCSP response cannot be used: {0}")]
+    Staple(&'static str),
+    /// An OCSP response about another certificate.
+    #[error("the OCSP response is about another certificate")]
+    StapleOfAnother,
     /// A revocation list.
     #[error("the certificate revocation list cannot be read: {0}")]
     RevocationList(String),
@@ -82,7 +90,30 @@ impl Certificate {
             Ok(()) | Err(Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {}
             Err(_) => return Err(BadSecret::Mismatch),
         }
-        Ok(Certificate { key: Arc::new(key), leaf: Arc::new(leaf) })
+        Ok(Certificate { key: Arc::new(key), leaf: Arc::new(leaf), stapled: None })
+    }
+
+    /// With an OCSP response about it (DER); without any when that is empty.
+    pub fn stapled(mut self, response: &[u8]) -> Result<Certificate, BadSecret> {
+        if response.is_empty() {
+            return Ok(self);
+        }
+        let read = ocsp::read(response).map_err(BadSecret::Staple)?;
+        // Envoy goes by the number alone.
+        if x509::hex(x509::trimmed(&read.serial)) != self.leaf.serial {
+            return Err(BadSecret::StapleOfAnother);
+        }
+        let key = CertifiedKey { ocsp: Some(response.to_vec()), ..(*self.key).clone() };
+        self.stapled = read.until.map(|until| (Arc::new(key), until));
+        Ok(self)
+    }
+
+    /// What is shown now, in seconds of Unix: what has been said of it no longer than it counts (Envoy: LENIENT_STAPLING).
+    pub fn shown(&self, now: i64) -> &Arc<CertifiedKey> {
+        match &self.stapled {
+            Some((stapled, until)) if now <= *until => stapled,
+            _ => &self.key,
+        }
     }
 }
 
