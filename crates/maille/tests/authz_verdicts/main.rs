@@ -86,9 +86,11 @@ fn the_same_verdict_from_envoy_from_maille_and_from_its_explanation() {
 
 /// Runs this program again in a network namespace of its own.
 fn again_alone() {
-    let up = "ip link set lo up && exec \"$0\" \"$@\"";
-    let status = Command::new("unshare")
-        .args(["--map-root-user", "--net", "sh", "-c", up])
+    // Who is not root becomes it in a user namespace.
+    let alone = "PATH=$PATH:/usr/sbin; [ $(id -u) = 0 ] || map=--map-root-user
+        exec unshare $map --net sh -c 'ip link set lo up && exec \"$0\" \"$@\"' \"$0\" \"$@\"";
+    let status = Command::new("sh")
+        .args(["-c", alone])
         .arg(std::env::current_exe().unwrap())
         .args(std::env::args_os().skip(1))
         .env(ALONE, "1")
