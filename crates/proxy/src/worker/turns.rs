@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn one_client_after_the_other_however_much_each_wants() {
+    fn row_19_one_client_after_the_other_however_much_each_wants() {
         let (turns, cx) = (Turns::default(), Context::from_waker(Waker::noop()));
         let shares: [Rc<Share>; 2] = Default::default();
         let mut places = Vec::new();
