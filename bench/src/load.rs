@@ -125,6 +125,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
         .collect();
     let gap = args.rate.map(|r| Duration::from_secs_f64(1.0 / r));
     let (mut next_due, mut buf) = (start, vec![0u8; 65536]);
+    // Since when a connection has been free: a request that was due before is late by the proxy, one after it by this thread, which wakes by the
+    // millisecond and shares its core.
+    let mut free_since = Some(start);
     loop {
         let now = Instant::now();
         let sending = now < end;
@@ -143,7 +146,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
                         wait = wait.min(next_due - now);
                         break;
                     }
-                    c.due = next_due;
+                    c.due = if free_since.is_some_and(|since| since <= next_due) { now } else { next_due };
                     next_due += gap;
                     if now - next_due.min(now) > Duration::from_secs(1) {
                         next_due = now; // the proxy cannot keep up: do not build an endless backlog
@@ -157,6 +160,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
                 }
             }
         }
+        free_since = if conns.iter().all(|c| c.sent.is_some()) { None } else { free_since.or(Some(now)) };
         match poll.poll(&mut events, Some(wait)) {
             Err(e) if e.kind() == ErrorKind::Interrupted => continue,
             other => other?,

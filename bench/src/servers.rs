@@ -11,6 +11,13 @@ use tokio::sync::oneshot;
 /// The size of a large body.
 pub(crate) const LARGE: usize = 1 << 20;
 
+/// Bytes that are written at a time: a kernel that does not preempt its own work keeps others from this core for as long as a call takes.
+const PIECE: usize = 16 * 1024;
+
+/// Connections that may wait to be accepted, as servers have it (the system's own limit is below). With few, the kernel drops what comes in a burst, and has
+/// the proxy's core send it again a second later, all of it at once.
+const BACKLOG: u32 = 1 << 16;
+
 /// What `serve` can be told.
 #[derive(Parser)]
 pub(crate) struct Args {
@@ -69,11 +76,15 @@ impl Server {
 
     /// On a thread that is this much nicer than others.
     pub(crate) fn start_on(kind: Kind, nice: i32) -> anyhow::Result<Self> {
-        let listener = std::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
-        listener.set_nonblocking(true)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let listener = {
+            let _inside = runtime.enter();
+            let socket = tokio::net::TcpSocket::new_v4()?;
+            socket.bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+            socket.listen(BACKLOG)?.into_std()?
+        };
         let port = listener.local_addr()?.port();
         let (stop, stopped) = oneshot::channel();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::spawn(move || {
             let _ = rustix::process::nice(nice); // this thread's alone
             runtime.block_on(async move {
@@ -156,7 +167,9 @@ async fn bodies(mut stream: TcpStream) -> anyhow::Result<()> {
         if head.starts_with("get /slow") {
             tokio::time::sleep(std::time::Duration::from_millis(300)).await;
         }
-        stream.write_all(if wants_large { large } else { &small }).await?;
+        for piece in if wants_large { large } else { &small }.chunks(PIECE) {
+            stream.write_all(piece).await?;
+        }
     }
 }
 

