@@ -3,7 +3,7 @@
 pub(crate) mod admin;
 mod assembly;
 mod crew;
-pub(crate) mod dns;
+mod dns;
 mod ejections;
 mod files;
 mod follow;
@@ -192,6 +192,9 @@ pub fn run_fixed(options: Options, resources: Vec<(TypeUrl, Vec<Resource>)>) -> 
     start(options, Source::Fixed(resources))
 }
 
+/// For so many open files there is room from the start: 512 KiB of the kernel's memory, however many more the limit allows.
+const MOST_ROOM: u64 = 1 << 16;
+
 /// Where resources come from.
 enum Source {
     ControlPlane(Box<maille_xds::client::Options>),
@@ -203,6 +206,10 @@ fn start(options: Options, source: Source) -> io::Result<Handle> {
         tracing::warn!("the limit on open files stays as it is: {error}");
         1024
     });
+    // Now, while nobody waits for it.
+    if let Err(error) = maille_net::make_room_for_files(descriptors.min(MOST_ROOM)) {
+        tracing::warn!("the table of open files grows as it is used: {error}");
+    }
     let ending = Ending { lame_duck: options.lame_duck, limit: options.drain };
     let endpoints = admin::Sockets::open(&options.endpoints)?;
     let hostname: Arc<str> = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().into();
