@@ -116,9 +116,7 @@ async def h2(reader, writer, send, case):
         if send.get("length"):
             headers.append(("content-length", str(len(body))))
         sends_body = bool(body or trailers or send.get("method") in ("POST", "PUT"))
-        # The end of an empty body comes with the head: whether it does before a refusal would be a race.
-        empty = sends_body and not (body or trailers or send.get("cancel") or send.get("unfinished"))
-        peer.headers(n, headers, end=not sends_body, more=empty)
+        peer.headers(n, headers, end=not sends_body)
         if send.get("cancel"):
             if send["cancel"] == "mid-body":
                 await peer.data(n, body[:len(body) // 2])
@@ -186,9 +184,6 @@ async def upgrade(reader, writer, send, case):
         return out | {"body": wire.digest(body)}
     got = [(await reader.readline()).decode() for _ in send.get("early", [])]
     for line in send.get("lines", ["ping", "bye"]):
-        if line == "EOF":
-            writer.write_eof()
-            break
         writer.write(line.encode() + b"\n")
         if line == "bye":
             break

@@ -149,11 +149,9 @@ class H2Peer:
             for other in self.streams.values():
                 other.window.set()
 
-    def headers(self, stream, headers, end=False, more=False):
-        """Sends a head; where there is more to come it goes with that, in one piece."""
+    def headers(self, stream, headers, end=False):
         self.conn.send_headers(stream, headers, end_stream=end)
-        if not more:
-            self.flush()
+        self.flush()
 
     async def data(self, stream, data, end=False):
         """Sends all of `data`, as fast as the other side's windows allow; False when the stream broke first."""

@@ -2,7 +2,6 @@
 
 pub mod ca;
 pub mod csr;
-mod ocsp;
 pub mod pem;
 pub mod rotation;
 pub mod spiffe;

@@ -4,11 +4,12 @@ mod body;
 mod buffers;
 pub(crate) mod client_cert;
 mod clock;
+mod closing;
 mod connection;
 mod cors;
 mod desk;
 mod exchange;
-pub(crate) mod fault;
+mod fault;
 mod gate;
 pub(crate) mod hash;
 mod held;
@@ -29,9 +30,8 @@ mod relay;
 mod reply;
 pub(crate) mod request;
 mod response;
-pub(crate) mod retry;
+mod retry;
 mod scratch;
-mod sends;
 mod shedding;
 mod spare;
 mod tcp;
@@ -55,10 +55,11 @@ use tokio::sync::{Notify, mpsc};
 use crate::config::{Direction, Listener};
 use crate::run::newest::Newest;
 use crate::snapshot::Snapshot;
-use crate::upstream::WorkerCluster;
+use crate::upstream::{Counted, WorkerCluster};
 
 use buffers::Blocks;
 use clock::Clock;
+use closing::Closing;
 use desk::Desks;
 pub(crate) use http2::wire::Watch;
 pub(crate) use io::Stream;
@@ -139,6 +140,8 @@ pub(crate) struct Worker {
     pub(crate) desks: Desks,
     pub(crate) clock: Clock,
     pub(crate) turns: Turns,
+    /// Connections to servers, and what counts them.
+    pub(crate) closing: Closing<(Stream, Counted)>,
     /// Copies of requests that are being sent.
     pub(crate) copies: mirror::AtWork,
     pub(crate) connections: Registry,
@@ -180,6 +183,7 @@ async fn serve(mut mailbox: mpsc::UnboundedReceiver<Message>, shared: Shared) {
         desks: Desks::new(),
         clock: Clock::new(),
         turns: Turns::default(),
+        closing: Closing::default(),
         copies: mirror::AtWork::default(),
         connections: Registry::default(),
         draining: Cell::new(Draining::No),
@@ -197,6 +201,8 @@ async fn serve(mut mailbox: mpsc::UnboundedReceiver<Message>, shared: Shared) {
     tokio::task::spawn_local(async move { tick(&vital.0).await });
     let vital = Vital(worker.clone());
     tokio::task::spawn_local(async move { vital.0.turns.give().await });
+    let vital = Vital(worker.clone());
+    tokio::task::spawn_local(async move { vital.0.closing.run(&vital.0.turns).await });
     let vital = Vital(worker.clone());
     tokio::task::spawn_local(async move { shedding::shed(&vital.0).await });
     let mut listening = Listening::default();

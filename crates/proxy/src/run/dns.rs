@@ -1,6 +1,6 @@
 //! Hosts that are names: resolved on the main thread, again and again.
 
-pub(crate) mod names;
+mod names;
 
 use std::collections::HashMap;
 use std::net::IpAddr;

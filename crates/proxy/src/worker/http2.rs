@@ -30,7 +30,7 @@ use super::exchange::abandoned;
 use super::http::{Client, Downstream, seconds};
 use super::registry::Slot;
 use super::reply::Malformed;
-use super::turns::{BEGINNINGS, Place};
+use super::turns::{Allowance, BEGINNINGS};
 use crate::config::HttpManager;
 pub(crate) use keepalive::Keepalive;
 use wire::{Watch, Wire};
@@ -193,7 +193,7 @@ async fn drive(connection: &mut Connection<Wire, Bytes>, shared: &Rc<Shared>) {
     let mut requests = 0u32;
     let mut condemned = false;
     let mut stalled = false;
-    let (mut begun, mut place) = (0, Place::default());
+    let mut allowance = Allowance::default();
     let mut keepalive = connection.ping_pong().and_then(|ping| Keepalive::new(ping, &shared.manager.http2));
     loop {
         if !shared.leaving.get() && (shared.worker.is_draining(direction) || limit.is_some_and(|most| requests >= most))
@@ -202,17 +202,13 @@ async fn drive(connection: &mut Connection<Wire, Bytes>, shared: &Rc<Shared>) {
             connection.graceful_shutdown();
         }
         let next = poll_fn(|cx| {
-            if begun >= shared.beginnings() {
-                ready!(shared.worker.turns.poll(cx, &shared.info.share, &mut place));
-                begun = 0;
-            }
-            match connection.poll_accept(cx) {
-                Poll::Ready(Some(Ok((request, respond)))) => {
-                    begun += 1;
-                    return Poll::Ready(Next::Stream(request, respond));
-                }
+            ready!(allowance.poll(cx, &shared.worker.turns, &shared.info.share, shared.beginnings()));
+            let polled = connection.poll_accept(cx);
+            allowance.count(&polled);
+            match polled {
+                Poll::Ready(Some(Ok((request, respond)))) => return Poll::Ready(Next::Stream(request, respond)),
                 Poll::Ready(_) => return Poll::Ready(Next::End),
-                Poll::Pending => begun = 0,
+                Poll::Pending => {}
             }
             shared.watch.has_written();
             if shared.watch.is_stalled() != std::mem::replace(&mut stalled, shared.watch.is_stalled())

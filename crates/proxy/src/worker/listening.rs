@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use super::overload::{Admitted, Level};
-use super::turns::{BEGINNINGS, Place, Share};
+use super::turns::{ACCEPTS, Allowance, Share};
 use super::{Vital, Worker, connection};
 
 /// The sockets that a worker accepts on.
@@ -102,15 +102,12 @@ impl Drop for Admission {
 async fn accept(worker: Rc<Worker>, address: SocketAddr, socket: Rc<TcpListener>) {
     let _vital = Vital(worker.clone());
     let share = Rc::<Share>::default();
-    let (mut place, mut accepted) = (Place::default(), 0);
+    let mut allowance = Allowance::default();
     loop {
         let next = poll_fn(|cx| {
-            if accepted == BEGINNINGS {
-                ready!(worker.turns.poll(cx, &share, &mut place));
-                accepted = 0;
-            }
+            ready!(allowance.poll(cx, &worker.turns, &share, ACCEPTS));
             let polled = socket.poll_accept(cx);
-            accepted = if polled.is_ready() { accepted + 1 } else { 0 };
+            allowance.count(&polled);
             polled
         });
         match next.await {

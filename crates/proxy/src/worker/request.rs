@@ -269,7 +269,6 @@ fn sanitize(headers: &mut maille_http::Headers, edge: bool) {
         XEnvoyUpstreamRqTimeoutMs,
         XEnvoyUpstreamRqPerTryTimeoutMs,
         XEnvoyUpstreamRqTimeoutAltResponse,
-        XEnvoyUpstreamStreamDurationMs,
         XEnvoyExpectedRqTimeoutMs,
         XEnvoyForceTrace,
         XEnvoyIpTags,

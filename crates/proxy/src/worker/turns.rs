@@ -6,13 +6,16 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 /// Bytes that may be moved in one turn.
 pub(crate) const BYTES: u64 = 64 * 1024;
 
-/// How many connections, streams or requests that are there already may be begun in one turn.
+/// How many streams or requests that are there already may be begun, or connections closed, in one turn.
 pub(crate) const BEGINNINGS: u32 = 8;
+
+/// How many connections may be accepted in one turn: each begins with what its client has sent by then.
+pub(crate) const ACCEPTS: u32 = 4;
 
 /// Who waits for a turn.
 #[derive(Default)]
@@ -43,6 +46,29 @@ struct Ticket {
 /// A place in the line, given up when dropped.
 #[derive(Default)]
 pub(crate) struct Place(Option<Rc<Ticket>>);
+
+/// What somebody may begin before it is the turn of others.
+#[derive(Default)]
+pub(crate) struct Allowance {
+    begun: u32,
+    place: Place,
+}
+
+impl Allowance {
+    /// Waits for a turn where `most` have been begun since the last one.
+    pub(crate) fn poll(&mut self, cx: &Context<'_>, turns: &Turns, share: &Rc<Share>, most: u32) -> Poll<()> {
+        if self.begun >= most {
+            ready!(turns.poll(cx, share, &mut self.place));
+            self.begun = 0;
+        }
+        Poll::Ready(())
+    }
+
+    /// Counts what came of the next one, if it has come.
+    pub(crate) fn count<T>(&mut self, polled: &Poll<T>) {
+        self.begun = if polled.is_ready() { self.begun + 1 } else { 0 };
+    }
+}
 
 impl Turns {
     /// Waits for a turn.
@@ -89,11 +115,6 @@ impl Turns {
             tokio::task::yield_now().await;
             self.call();
         }
-    }
-
-    /// Whether anybody waits for one.
-    pub(crate) fn are_waited_for(&self) -> bool {
-        !self.is_empty()
     }
 
     fn is_empty(&self) -> bool {
@@ -157,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn row_19_one_client_after_the_other_however_much_each_wants() {
+    fn one_client_after_the_other_however_much_each_wants() {
         let (turns, cx) = (Turns::default(), Context::from_waker(Waker::noop()));
         let shares: [Rc<Share>; 2] = Default::default();
         let mut places = Vec::new();
@@ -169,6 +190,29 @@ mod tests {
         }
         places.remove(1); // a2 has gone
         assert_eq!(order(&turns, &mut places), ["a1", "b1", "a3", "a4"]);
+    }
+
+    #[test]
+    fn no_more_than_some_begin_before_others_have_had_their_turn() {
+        let (turns, cx) = (Turns::default(), Context::from_waker(Waker::noop()));
+        let (listener, other) = (Rc::<Share>::default(), Rc::<Share>::default());
+        let (mut allowance, mut place, mut accepted) = (Allowance::default(), Place::default(), 0);
+        let mut burst = || {
+            let before = accepted;
+            // There is always one more that waits to be accepted.
+            while allowance.poll(&cx, &turns, &listener, ACCEPTS).is_ready() {
+                allowance.count(&Poll::Ready(()));
+                accepted += 1;
+            }
+            accepted - before
+        };
+        assert!(turns.poll(&cx, &other, &mut place).is_pending());
+        assert_eq!(burst(), ACCEPTS);
+        turns.call();
+        assert!(turns.poll(&cx, &other, &mut place).is_ready(), "the other's turn comes first");
+        assert_eq!(burst(), 0);
+        turns.call();
+        assert_eq!(burst(), ACCEPTS);
     }
 
     #[test]

@@ -12,7 +12,6 @@ mod conformance;
 #[path = "../listeners/envoy.rs"]
 mod envoy;
 mod sets;
-mod sidecar;
 mod yaml;
 
 use std::fmt::Write;

@@ -45,6 +45,8 @@ pub(crate) struct Wire {
     spent: u64,
     /// Whether what was read last was many small frames.
     dense: bool,
+    /// The socket's end, as it was read.
+    end: Option<io::Result<()>>,
 }
 
 /// What is known of a connection beside what the `h2` crate knows.
@@ -146,8 +148,54 @@ impl Wire {
     ) -> Wire {
         let (inbound, outbound, streams) = (Inbound::new(to_server), Outbound::new(to_server), Streams::new(to_server));
         let (shown, behind) = Default::default();
-        let (place, spent, dense) = Default::default();
-        Wire { stream, input, worker, shown, behind, inbound, outbound, streams, watch, share, place, spent, dense }
+        let (place, spent, dense, end) = Default::default();
+        Wire {
+            stream,
+            input,
+            worker,
+            shown,
+            behind,
+            inbound,
+            outbound,
+            streams,
+            watch,
+            share,
+            place,
+            spent,
+            dense,
+            end,
+        }
+    }
+
+    /// Reads from the socket; where that is over, `h2` hears of it in its turn: all streams end with it at once.
+    fn poll_socket(&mut self, cx: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.end.is_none() {
+            let before = room.filled().len();
+            match ready!(Pin::new(&mut self.stream).poll_read(cx, room)) {
+                Ok(()) if room.filled().len() > before => return Poll::Ready(Ok(())),
+                end => self.end = Some(end),
+            }
+        }
+        ready!(self.poll_end(cx));
+        Poll::Ready(self.end.replace(Ok(())).unwrap_or(Ok(())))
+    }
+
+    /// Waits for a turn if many streams are about to end. Each of them holds on to what is known of the connection.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match Rc::strong_count(&self.watch) > turns::BEGINNINGS as usize {
+            true => self.worker.turns.poll(cx, &self.share, &mut self.place),
+            false => Poll::Ready(()),
+        }
+    }
+
+    /// What came of writing: an error is heard of in its turn.
+    fn poll_written<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        let polled = match polled {
+            Poll::Ready(Err(error)) => self.poll_end(cx).map(|()| Err(error)),
+            other => other,
+        };
+        self.watch.stalled.set(polled.is_pending());
+        polled
     }
 }
 
@@ -172,11 +220,11 @@ impl AsyncRead for Wire {
         } else if this.input.is_empty() && this.dense {
             let n = room.remaining().min(DENSE_READ);
             let mut part = ReadBuf::new(room.initialize_unfilled_to(n));
-            ready!(Pin::new(&mut this.stream).poll_read(cx, &mut part))?;
+            ready!(this.poll_socket(cx, &mut part))?;
             let n = part.filled().len();
             room.advance(n);
         } else if this.input.is_empty() {
-            ready!(Pin::new(&mut this.stream).poll_read(cx, room))?;
+            ready!(this.poll_socket(cx, room))?;
         } else {
             let n = this.input.len().min(room.remaining());
             room.put_slice(&this.input.data()[..n]);
@@ -219,8 +267,7 @@ impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         let polled = Pin::new(&mut this.stream).poll_write(cx, data);
-        this.watch.stalled.set(polled.is_pending());
-        let n = ready!(polled)?;
+        let n = ready!(this.poll_written(cx, polled))?;
         this.outbound.pass(&data[..n], &this.watch, &mut this.streams);
         Poll::Ready(Ok(n))
     }
@@ -232,8 +279,7 @@ impl AsyncWrite for Wire {
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         let polled = Pin::new(&mut this.stream).poll_write_vectored(cx, data);
-        this.watch.stalled.set(polled.is_pending());
-        let n = ready!(polled)?;
+        let n = ready!(this.poll_written(cx, polled))?;
         let mut left = n;
         for slice in data {
             let part = left.min(slice.len());
@@ -250,8 +296,7 @@ impl AsyncWrite for Wire {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let polled = Pin::new(&mut this.stream).poll_flush(cx);
-        this.watch.stalled.set(polled.is_pending());
-        polled
+        this.poll_written(cx, polled)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -184,5 +184,6 @@ impl Upstream {
 
     pub(super) fn close(mut self, worker: &Worker) {
         self.input.release(&worker.blocks);
+        worker.closing.close((self.stream, self.counted));
     }
 }
