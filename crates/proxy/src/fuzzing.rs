@@ -66,7 +66,7 @@ pub fn client_cert(dns: &str, uri: &str, subject: &str, said: Option<&str>) -> O
         not_before: 0,
         not_after: 0,
     };
-    let tls = TlsInfo { peer: Some(peer), peer_validated: true, ..TlsInfo::default() };
+    let tls = TlsInfo { peer: Some(peer.into()), peer_validated: true, ..TlsInfo::default() };
     let mut headers = Headers::new();
     if let Some(said) = said {
         headers.append_id(HeaderId::XForwardedClientCert, said.as_bytes());
