@@ -47,6 +47,8 @@ pub(crate) const TARGETS: &[Target] = &[
     Target { name: "client_cert", dictionary: requests::CLIENT_WORDS, check: requests::client_cert },
     Target { name: "values", dictionary: requests::VALUE_WORDS, check: requests::values },
     Target { name: "tokens", dictionary: requests::VALUE_WORDS, check: requests::tokens },
+    Target { name: "terms", dictionary: requests::TERMS_WORDS, check: requests::terms },
+    Target { name: "dns", dictionary: requests::DNS_WORDS, check: requests::dns },
     Target { name: "authorizer", dictionary: requests::AUTHZ_WORDS, check: requests::authorizer },
     Target { name: "log", dictionary: logs::WORDS, check: logs::check },
 ];

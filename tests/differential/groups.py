@@ -19,7 +19,7 @@ class Book:
 
     def __init__(self, rng, ports, dead):
         self.rng, self.ports, self.dead = rng, ports, dead
-        self.docs, self.pairs, self.group, self.count, self.gates = [], [], "", 0, []
+        self.docs, self.pairs, self.group, self.count, self.gates, self.providers = [], [], "", 0, [], []
         self.upstream = ""
 
     def doc(self, kind, name, spec, namespace="diff", **more):
@@ -110,6 +110,8 @@ def timeouts(b):
         host = b.config(protocol=protocol, route={"retries": {"attempts": 0}})
         b.ask(host, [{"delay": 1.0}], headers=[("x-envoy-upstream-rq-timeout-ms", "200"), ("x-envoy-expected-rq-timeout-ms", "100")])
         b.ask(host, [{"delay": 0.6}])
+        b.ask(host, [{"delay": 1.0}], headers=[("x-envoy-upstream-stream-duration-ms", "300")])
+        b.ask(host, [{}], headers=[("x-envoy-upstream-stream-duration-ms", b.pick("bad", "0", "-1", "5000")), ("x-envoy-upstream-alt-stat-name", "a")])
 
 
 def hashing(b):
@@ -312,6 +314,7 @@ def websocket(b):
             b.ask(host, protocol="upgrade")
             b.ask(host, protocol="upgrade", lines=["x" * 30000, "two", "bye"], path="/chat?room=1", headers=[("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="), ("sec-websocket-version", "13")])
             b.ask(host, protocol="upgrade", early=["first"])
+            b.ask(host, protocol="upgrade", lines=["one", "EOF"])                # the client leaves first
         for status in (200, b.pick(204, 302), 403, b.pick(426, 503)):
             b.ask(host, [{"status": status, "body": "no upgrade", "headers": [("content-type", "text/x")]}], protocol="upgrade")
         b.ask(host, [{"status": b.pick(200, 400, 426), "body": "no upgrade", "headers": [("upgrade", "websocket"), ("connection", "upgrade")]}], protocol="upgrade")
@@ -403,6 +406,8 @@ def sidecar(b):
         ask(host, [{"status": 200, "headers": [("grpc-status", "14")]}, {}], headers=[("x-envoy-retry-grpc-on", "unavailable")])
         ask(host, [{"delay": 1.2}], headers=[("x-envoy-upstream-rq-timeout-ms", "300")])
         ask(host, [{"delay": 1.2}, {}], headers=[("x-envoy-upstream-rq-timeout-ms", "900"), ("x-envoy-upstream-rq-per-try-timeout-ms", "300"), ("x-envoy-retry-on", "5xx")])
+        ask(host, [{"delay": 1.2}], headers=[("x-envoy-upstream-stream-duration-ms", "300")])
+        ask(host, headers=[("x-envoy-upstream-stream-duration-ms", b.pick("0", "bad", "5000"))])
         ask(host, [{"delay": 1.2}, {}], headers=[("x-envoy-upstream-rq-timeout-alt-response", "1"), ("x-envoy-upstream-rq-timeout-ms", "300")])
         ask(host, [{"status": 503}] * 4, headers=[("x-envoy-max-retries", "bad"), ("x-envoy-upstream-rq-timeout-ms", "-1")])
         ask(host, headers=[("x-forwarded-for", "9.9.9.9"), ("x-forwarded-proto", "https"), ("x-request-id", "0123"), ("x-envoy-internal", "true"), ("x-envoy-decorator-operation", "mine")])
@@ -436,7 +441,55 @@ def inbound(b):
     b.ask("srv:9080", to="inbound", sni="srv", protocol="h2")
 
 
-GROUPS = {f.__name__: f for f in (retries, timeouts, hashing, protocols, grpc, faults, mirrors, cors, headers, websocket, tcp, sni, tls, sidecar, inbound)}
+def authorizer(b):
+    """An authorizer is asked over HTTP: what it is asked, and what its answer does. Step 0 of a script is its answer, step 1 the upstream's.
+
+    A workload has one authorizer: each gets a gateway of its own."""
+    fields = {"includeRequestHeadersInCheck": ["x-case", "x-ask-*", "cookie"], "includeAdditionalHeadersInCheck": {"x-added": "by the proxy"}}
+    answers = {"headersToUpstreamOnAllow": ["x-user", "x-ask-set"], "headersToDownstreamOnDeny": ["x-why", "set-cookie", "content-type"], "headersToDownstreamOnAllow": ["x-seen"]}
+    body = {"maxRequestBytes": 100, "allowPartialMessage": False}
+    providers = [{**fields, **answers, "timeout": "2s"}, {**fields, "pathPrefix": "/check", "failOpen": True, "statusOnError": "503", "timeout": "0.4s"},
+                 {**fields, "timeout": "2s", "includeRequestBodyInCheck": body}, {**fields, **answers, "includeRequestBodyInCheck": {**body, "allowPartialMessage": True}}]
+    hosts = []
+    for n, provider in enumerate(providers):
+        gateway = gate(b, "HTTP")
+        b.docs[-1]["spec"]["selector"] = {"istio": gateway}
+        asked, host = b.service(["e"], b.pick("HTTP", "HTTP2") if n else "HTTP", host=f"asked{n}.example"), f"authorized{n}.example"
+        b.providers.append({"name": f"asked{n}", "envoyExtAuthzHttp": {"service": asked, "port": 80, **provider}})
+        b.docs.append({"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy", "metadata": {"name": gateway, "namespace": "diff"},
+                       "spec": {"selector": {"matchLabels": {"istio": gateway}}, "action": "CUSTOM", "provider": {"name": f"asked{n}"}, "rules": [{"to": [{"operation": {"notPaths": ["/free"]}}]}]}})
+        service = b.service(["a"])
+        b.doc("VirtualService", gateway, {"hosts": [host], "gateways": [gateway], "http": [{"route": [{"destination": {"host": service}}], "retries": {"attempts": 0}}]})
+        hosts.append((gateway, host))
+    for n, (gateway, host) in enumerate(hosts):
+        b.count = n + 1
+        for client in ("h1", "h2"):
+            def ask(*script, **send):
+                b.ask(host, [*script, {}], protocol=client, to=gateway, **send)
+
+            more = [("x-ask-a", "1"), ("x-ask-a", "2"), ("x-other", "unseen"), ("cookie", "a=b"), ("authorization", "Bearer x")]
+            ask({}, headers=more, path="/p/q?r=s")
+            ask({}, path="/free")
+            ask({}, method="HEAD"); ask({}, method="DELETE", headers=[("content-type", "text/x")])
+            ask({"status": 200, "headers": [("x-user", "me"), ("x-ask-set", "3"), ("x-seen", "yes"), ("x-none", "1"), ("x-envoy-auth-headers-to-remove", "x-other, x-ask-a")]}, headers=more)
+            ask({"status": 403, "body": "no", "headers": [("x-why", "because"), ("set-cookie", "a=1"), ("set-cookie", "b=2"), ("x-none", "1"), ("content-type", "text/y")]})
+            for status in (201, 302, 401, b.pick(404, 429), 500, 503):
+                ask({"status": status, "headers": [("location", "/login"), ("www-authenticate", "Basic")] if status < 500 else []})
+            ask({"break": "before"}); ask({"delay": 1}, method=b.pick("GET", "POST"))
+            ask({"break": "mid-body", "status": 403, "body": 5000})
+            large = b.pick(70000, 200000)                # refused half way, it has come whole or not
+            for size in (1, 99, 100, 101, 5000, *([] if n == 2 else [large])):
+                ask({}, method="POST", body=size); ask({"status": b.pick(200, 403 if size < 200 else 200)}, method="PUT", body=size, chunked=True)
+            ask({}, method="POST", chunked=True); ask({}, method="POST", body=0)
+            ask({}, method="POST", body=50, headers=[("expect", "100-continue")])
+            ask({}, method="POST", body=50, headers=[("content-type", "application/grpc"), ("te", "trailers")])
+            ask({}, method="POST", body=b.pick(50, 200), trailers=[("x-sum", "1")])
+            ask({}, headers=[("x-envoy-internal", "true"), ("x-envoy-expected-rq-timeout-ms", "7"), ("x-envoy-upstream-rq-timeout-ms", "700"), ("x-forwarded-for", "9.9.9.9")])
+            ask({}, headers=[("x-ask-big", "v" * 4000)])
+        b.ask(host, [{}, {}], protocol="upgrade", to=gateway); b.ask(host, [{"status": 403}], protocol="upgrade", to=gateway)
+
+
+GROUPS = {f.__name__: f for f in (retries, timeouts, hashing, protocols, grpc, faults, mirrors, cors, headers, websocket, tcp, sni, tls, sidecar, inbound, authorizer)}
 
 
 def base(b):
@@ -445,6 +498,12 @@ def base(b):
     b.group, b.count = "ready", 0
     b.config()
     b.docs.append({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "srv", "namespace": "diff"}, "spec": {"selector": {"app": "srv"}, "ports": [{"name": "http", "port": 9080}]}})
+
+
+def mesh(b):
+    """What the groups want of the mesh as a whole."""
+    providers = json.dumps({"extensionProviders": b.providers})
+    b.docs.append({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "istio", "namespace": "istio-system"}, "data": {"mesh": providers}})
 
 
 def fill(text, ports, files):

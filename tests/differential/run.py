@@ -181,6 +181,7 @@ async def run(args, seed, work):
     for name in args.only or groups.GROUPS:
         book.group, book.count, book.rng = name, 0, random.Random(f"{seed} {name}")
         groups.GROUPS[name](book)
+    groups.mesh(book)
     pairs = [p for p in book.pairs if args.k in p.name and (not args.protocol or p.send.get("protocol", "h1") in args.protocol) and (not args.upstream or p.upstream in args.upstream)]
     planes = [Plane(n, "envoy" if args.self else n, work, book, files, servers[0].port) for n in ("maille", "envoy")]
     try:

@@ -155,6 +155,9 @@ class Server:
                 break
             writer.write(line)
             await writer.drain()
+        if not got.endswith(b"bye\n"):                      # the client has left: does it hear of what comes after?
+            await asyncio.sleep(0.1)
+            writer.write(b"farewell\n")
         entry.update(body=wire.digest(got), ended="tunnel over")
         return False
 

@@ -149,9 +149,11 @@ class H2Peer:
             for other in self.streams.values():
                 other.window.set()
 
-    def headers(self, stream, headers, end=False):
+    def headers(self, stream, headers, end=False, more=False):
+        """Sends a head; where there is more to come it goes with that, in one piece."""
         self.conn.send_headers(stream, headers, end_stream=end)
-        self.flush()
+        if not more:
+            self.flush()
 
     async def data(self, stream, data, end=False):
         """Sends all of `data`, as fast as the other side's windows allow; False when the stream broke first."""

@@ -1,11 +1,15 @@
 """Every way to a workload that this machine offers is refused where a policy refuses it, for each kind of policy."""
-import base64, http.server, json, subprocess, threading, time
+import base64, concurrent.futures, http.server, json, subprocess, threading, time
+
+import grpc
 
 import matrix
 from client import Client, ask
 from mesh import NETWORKING, SECURITY, XDS, resource, service, until
 
-HTTP, TCP, AUTHORIZER = 7080, 7090, 7000
+HTTP, TCP = 7080, 7090
+# Who is asked: by HTTP, by gRPC; and where nobody answers.
+ASKED, ASKED_GRPC, NOBODY, NOBODY_GRPC = 7000, 7001, 7002, 7003
 WEB, DB = 8080, 9000
 
 
@@ -37,6 +41,22 @@ class Authorizer(http.server.BaseHTTPRequestHandler):
         pass
 
 
+class GrpcAuthorizer(grpc.GenericRpcHandler):
+    """The same of requests; of connections it lets through the caller's. What it reads and writes are protobuf messages, as they are on the wire."""
+
+    WORD, CALLER = b"\n\x06x-word\x12\x06please", b"spiffe://cluster.local/ns/test/sa/caller"
+    HTTP = b"\n\x05:path"
+    ALLOWED, DENIED = b"\n\x00", b"\n\x02\x08\x07"       # CheckResponse.status.code: OK, PERMISSION_DENIED
+
+    def service(self, call):
+        if call.method == "/envoy.service.auth.v3.Authorization/Check":
+            return grpc.unary_unary_rpc_method_handler(self.check)
+
+    def check(self, request, _):
+        lets = self.WORD in request if self.HTTP in request else self.CALLER in request
+        return self.ALLOWED if lets else self.DENIED
+
+
 def b64(data):
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
@@ -59,9 +79,13 @@ def resources():
     yield service("web", [("http", 80)]) | {"spec": {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80, "targetPort": WEB}]}}
     yield service("db", [("tcp", DB)])
     yield resource(NETWORKING, "ServiceEntry", "authorizer", "test", {"hosts": ["authorizer.test.internal"], "location": "MESH_EXTERNAL", "resolution": "STATIC",
-                   "ports": [{"number": AUTHORIZER, "name": "http", "protocol": "HTTP"}], "endpoints": [{"address": "127.0.0.1"}]})
+                   "ports": [{"number": port, "name": f"{protocol.lower()}-{port}", "protocol": protocol} for port, protocol in
+                             ((ASKED, "HTTP"), (NOBODY, "HTTP"), (ASKED_GRPC, "GRPC"), (NOBODY_GRPC, "GRPC"))], "endpoints": [{"address": "127.0.0.1"}]})
+    by_http = lambda name, port, **more: {"name": name, "envoyExtAuthzHttp": {"service": "authorizer.test.internal", "port": port, "includeRequestHeadersInCheck": ["x-word"], **more}}
+    by_grpc = lambda name, port, **more: {"name": name, "envoyExtAuthzGrpc": {"service": "authorizer.test.internal", "port": port, **more}}
     yield {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "istio", "namespace": "istio-system"}, "data": {"mesh": json.dumps({"extensionProviders": [
-        {"name": "asker", "envoyExtAuthzHttp": {"service": "authorizer.test.internal", "port": AUTHORIZER, "includeRequestHeadersInCheck": ["x-word"]}}]})}}
+        by_http("asker", ASKED), by_http("nobody", NOBODY), by_http("nobody-but-open", NOBODY, failOpen=True),
+        by_grpc("grpc-asker", ASKED_GRPC), by_grpc("grpc-nobody", NOBODY_GRPC), by_grpc("grpc-nobody-but-open", NOBODY_GRPC, failOpen=True)]})}}
     servers = [{"port": {"number": HTTP, "name": "http", "protocol": "HTTP"}, "hosts": ["*"]}, {"port": {"number": TCP, "name": "tcp", "protocol": "TCP"}, "hosts": ["*"]}]
     yield resource(NETWORKING, "Gateway", "edge", "test", {"selector": {"istio": "ingressgateway"}, "servers": servers})
     yield resource(NETWORKING, "VirtualService", "edge", "test", {"hosts": ["*"], "gateways": ["edge"], "http": [{"route": [{"destination": {"host": "web", "port": {"number": 80}}}]}],
@@ -136,8 +160,11 @@ PLAIN = ("endpoint's address", "plain", "without a certificate")
 
 def run(mesh, problems):
     http.server.ThreadingHTTPServer.daemon_threads = True
-    authorizer = http.server.ThreadingHTTPServer(("127.0.0.1", AUTHORIZER), Authorizer)
+    authorizer = http.server.ThreadingHTTPServer(("127.0.0.1", ASKED), Authorizer)
     threading.Thread(target=authorizer.serve_forever, daemon=True).start()
+    grpc_authorizer = grpc.server(concurrent.futures.ThreadPoolExecutor(8), handlers=[GrpcAuthorizer()])
+    grpc_authorizer.add_insecure_port(f"127.0.0.1:{ASKED_GRPC}")
+    grpc_authorizer.start()
     issuer = Issuer(mesh.dir)
     ways, asked = Ways(mesh), 0
 
@@ -180,25 +207,33 @@ def run(mesh, problems):
         phase("DENY of everything", [policy("DENY", [{}], "web")], db(everything), web(lambda w: True))
         phase("ALLOW of one caller", [policy("ALLOW", [CALLER], "web")], web(of_caller) + db(everything), web(lambda w: not of_caller(w)))
         phase("ALLOW of nothing", [policy("ALLOW", [], "web")], db(everything), web(lambda w: True))
-        custom = policy("CUSTOM", [{"to": [{"operation": {"paths": ["/ask*"]}}]}], "web", provider={"name": "asker"})
-        phase("CUSTOM", [custom], web(everything, "/ok") + web(everything, "/ask", [("x-word", "please")]), web(everything, "/ask"))
+        word, port = [("x-word", "please")], [{"to": [{"operation": {"ports": [str(DB)]}}]}]
+        as_caller = lambda way: "as the caller" in way and "no ALPN" not in way
+        for kind in ("", "grpc-"):
+            custom = lambda who: policy("CUSTOM", [{"to": [{"operation": {"paths": ["/ask*"]}}]}], "web", provider={"name": kind + who})
+            phase(f"CUSTOM, {kind}asker", [custom("asker")], web(everything, "/ok") + web(everything, "/ask", word), web(everything, "/ask"))
+            phase(f"CUSTOM, {kind}nobody", [custom("nobody")], web(everything, "/ok"), web(everything, "/ask", word))
+            phase(f"CUSTOM, {kind}nobody-but-open", [custom("nobody-but-open")], web(everything, "/ask"), [])
+        custom = lambda who: policy("CUSTOM", port, "db", provider={"name": who})
+        phase("TCP CUSTOM, grpc-asker", [custom("grpc-asker")], web(everything) + db(as_caller), db(lambda w: not as_caller(w)))
+        phase("TCP CUSTOM, grpc-nobody", [custom("grpc-nobody")], [], db(everything))
+        phase("TCP CUSTOM, grpc-nobody-but-open", [custom("grpc-nobody-but-open")], db(everything), [])
         tokens = resource(SECURITY, "RequestAuthentication", "tokens", "test", {"selector": {"matchLabels": {"app": "web"}}, "jwtRules": [{"issuer": "issuer", "jwks": issuer.jwks}]})
         must = policy("DENY", [{"from": [{"source": {"notRequestPrincipals": ["*"]}}]}], "web")
         bearer = lambda token: [("authorization", f"Bearer {token}")]
         good, other, old = issuer.token(), issuer.token(iss="other"), issuer.token(exp=int(time.time()) - 600)
         phase("RequestAuthentication, and a token required", [tokens, must], web(everything, "/", bearer(good)),
               web(everything) + web(everything, "/", bearer(old)) + web(everything, "/", bearer(other)) + web(everything, "/", bearer(good[:-6] + "AAAAAA")))
-        port = [{"to": [{"operation": {"ports": [str(DB)]}}]}]
         phase("TCP DENY by port", [policy("DENY", port, "db")], web(everything), db(everything))
-        phase("TCP ALLOW of one caller", [policy("ALLOW", [CALLER], "db")], db(lambda w: "as the caller" in w and "no ALPN" not in w),
-              db(lambda w: "as the caller" not in w or "no ALPN" in w))
-        phase("TCP DENY of one caller", [policy("DENY", [CALLER], "db")], db(lambda w: "as the caller" not in w), db(lambda w: "as the caller" in w and "no ALPN" not in w))
+        phase("TCP ALLOW of one caller", [policy("ALLOW", [CALLER], "db")], db(as_caller), db(lambda w: not as_caller(w)))
+        phase("TCP DENY of one caller", [policy("DENY", [CALLER], "db")], db(lambda w: "as the caller" not in w), db(as_caller))
 
     try:
         judge()
     finally:
         authorizer.shutdown()
         authorizer.server_close()
+        grpc_authorizer.stop(None)
     return asked
 
 

@@ -233,5 +233,35 @@ def certificates_change_live(mesh):
                 time.sleep(0.2)
 
 
+def what_the_ca_says_is_shown(mesh):
+    """A Secret's tls.ocsp-staple goes to whoever asks for it, as long as it counts; one of another certificate changes nothing."""
+    def shown(s_client):
+        out = mesh.openssl("simple", "a", s_client, "-status")
+        assert "Verify return code: 0" in out, out
+        return "OCSP Response Status: successful" in out
+
+    def until(wanted):
+        end = time.time() + 20
+        while [shown(v) for v in ("-tls1_2", "-tls1_3")] != [wanted] * 2:
+            assert time.time() < end, f"after 20 s a staple is {'not ' * wanted}shown"
+            time.sleep(0.2)
+
+    try:
+        assert not shown("-tls1_3")
+        mesh.write("secrets", mesh.secrets(staple=mesh.staple("a", 1)))
+        until(True)
+        assert "OCSP response" not in mesh.openssl("simple", "a"), "nobody asked for it"
+        mesh.write("secrets", mesh.secrets(a="b", staple=mesh.staple("a", 1)))
+        time.sleep(2)
+        until(True)
+        is_(serial(mesh, "simple", "a"), serial_of(mesh.crt("a")), "the certificate before")
+        mesh.write("secrets", mesh.secrets(staple=mesh.staple("a", -1)))
+        until(False)
+    finally:
+        mesh.write("secrets", mesh.secrets())
+        until(False)
+
+
 CASES = {f.__name__.replace("_", " "): f for f in (simple, nobody_is_served_under_a_name_that_no_server_has, a_pair_of_keys, mutual, optional_mutual, istio_mutual, passthrough, auto_passthrough,
-                                                  versions, cipher_suites, https_redirect, what_tls_has_withdrawn_is_refused_by_name, tickets, certificates_change_live)}
+                                                  versions, cipher_suites, https_redirect, what_tls_has_withdrawn_is_refused_by_name, tickets, certificates_change_live,
+                                                  what_the_ca_says_is_shown)}

@@ -76,9 +76,9 @@ class Mesh:
         data = {k: base64.b64encode(pathlib.Path(self.path(f)).read_bytes()).decode() for k, f in files.items()}
         return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": "istio-system"}, "type": "Opaque", "data": data}
 
-    def secrets(self, a="a"):
+    def secrets(self, a="a", staple=None):
         pair = lambda n: {"tls.crt": f"{n}.crt", "tls.key": f"{n}.key"}
-        items = [self.secret("a", **pair(a)), self.secret("b", **pair("b")), self.secret("rsa", **pair("rsa")), self.secret("ecdsa", **pair("ecdsa")),
+        items = [self.secret("a", **pair(a), **({"tls.ocsp-staple": staple} if staple else {})), self.secret("b", **pair("b")), self.secret("rsa", **pair("rsa")), self.secret("ecdsa", **pair("ecdsa")),
                  self.secret("generic", cert="a.crt", key="a.key", cacert="ca.crt"), self.secret("both", **pair("b")), self.secret("both-cacert", **{"ca.crt": "ca.crt"})]
         return {"apiVersion": "v1", "kind": "List", "items": items}
 
@@ -144,6 +144,20 @@ class Mesh:
         for name, source in (("ca-cert.pem", "mesh.crt"), ("ca-key.pem", "mesh.key"), ("cert-chain.pem", "mesh.crt"), ("root-cert.pem", "mesh.crt")):
             (self.cacerts / name).write_bytes((self.work / source).read_bytes())
         self.live("a")
+
+    def staple(self, name, days):
+        """What its CA says of a certificate, good for so many days (below zero: no longer); the file it is in."""
+        def openssl(*args):
+            subprocess.run(["openssl", *args], cwd=self.work, check=True, capture_output=True)
+        serial = subprocess.run(["openssl", "x509", "-in", f"{name}.crt", "-noout", "-serial"], cwd=self.work, check=True, capture_output=True, text=True).stdout.strip().split("=")[1]
+        (self.work / "index").write_text(f"V\t400101000000Z\t\t{serial}\tunknown\t/CN={name}\n")
+        openssl("ocsp", "-issuer", "ca.crt", "-cert", f"{name}.crt", "-no_nonce", "-reqout", "ocsp.req")
+        openssl("ocsp", "-index", "index", "-CA", "ca.crt", "-rsigner", "ca.crt", "-rkey", "ca.key", "-reqin", "ocsp.req", "-respout", f"{name}.ocsp", "-ndays", str(abs(days)), "-resp_no_certs")
+        if days < 0:                                      # no responder says what is over: its last time is nextUpdate
+            der = (self.work / f"{name}.ocsp").read_bytes()
+            at = der.rindex(b"\x18\x0f") + 2
+            (self.work / f"{name}.ocsp").write_bytes(der[:at] + b"20200101000000Z" + der[at + 15:])
+        return f"{name}.ocsp"
 
     def alive(self):
         return self.up is not None and self.up.poll() is None

@@ -8,10 +8,11 @@
 
 A client that is not installed is a failure, not a skip. MAILLE names the binary. Needs openssl, curl, Debian's package testssl.sh.
 """
-import argparse, pathlib, sys, tempfile, time, traceback
+import argparse, pathlib, sys
 
-import cases, grade
-from mesh import Mesh
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+import cases, grade, harness                               # noqa: E402
+from mesh import Mesh                                      # noqa: E402
 
 
 def main():
@@ -21,30 +22,7 @@ def main():
     todo = dict(cases.CASES)
     if args.proxy == "maille":
         todo["testssl"] = lambda mesh: grade.run(mesh, args.whole)
-    passed = failed = 0
-    with tempfile.TemporaryDirectory(prefix="tls-") as work:
-        mesh = Mesh(pathlib.Path(work), args.proxy)
-        try:
-            mesh.start()
-            for name, case in todo.items():
-                if args.k not in name:
-                    continue
-                started, problem = time.time(), None
-                try:
-                    case(mesh)
-                except AssertionError as e:
-                    problem = str(e) or traceback.format_exc(limit=-1)
-                except Exception as e:                    # whatever a client throws, it did not get what it wanted
-                    problem = f"{type(e).__name__}: {e}"
-                passed += not problem; failed += bool(problem)
-                print(f"{'FAIL' if problem else 'ok  '} {name} ({time.time() - started:.1f} s)", *(f"      {x[:300]}" for x in (problem or "").splitlines()[:40]), sep="\n", flush=True)
-            if not mesh.alive():
-                failed += 1
-                print(f"FAIL the mesh did not live through it:\n{mesh.said()[-2000:]}")
-        finally:
-            mesh.stop()
-    print(f"{passed} passed, {failed} failed")
-    sys.exit(bool(failed) or not passed)
+    harness.run("tls", lambda work: Mesh(work, args.proxy), todo, args.k)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 pub mod ca;
 pub mod csr;
+mod ocsp;
 pub mod pem;
 pub mod rotation;
 pub mod spiffe;

@@ -93,14 +93,14 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
 }
 
 /// Without the zero that only keeps a number from being negative.
-fn trimmed(serial: &[u8]) -> &[u8] {
+pub(crate) fn trimmed(serial: &[u8]) -> &[u8] {
     match serial {
         [0, rest @ ..] if !rest.is_empty() => rest,
         all => all,
     }
 }
 
-fn hex(bytes: &[u8]) -> Box<str> {
+pub(crate) fn hex(bytes: &[u8]) -> Box<str> {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     bytes.iter().flat_map(|b| [DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]]).map(char::from).collect()
 }

@@ -11,6 +11,7 @@ mod listener;
 mod memory;
 mod original_dst;
 mod own_address;
+mod read;
 mod runtime;
 
 pub use allocations::CountedAllocator;
@@ -22,4 +23,5 @@ pub use listener::{ListenOptions, listen};
 pub use memory::{memory_limit, release_startup_code};
 pub use original_dst::original_dst;
 pub use own_address::own_address;
+pub use read::try_read;
 pub use runtime::worker_runtime;

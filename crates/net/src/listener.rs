@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_does_not_take_does_not_pile_up() {
+    fn row_19_what_a_client_does_not_take_does_not_pile_up() {
         use std::io::{ErrorKind, Write};
         let listener = listen("127.0.0.1:0".parse().unwrap(), ListenOptions::default()).unwrap();
         let client = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();

@@ -3,7 +3,7 @@
 pub(crate) mod admin;
 mod assembly;
 mod crew;
-mod dns;
+pub(crate) mod dns;
 mod ejections;
 mod files;
 mod follow;

@@ -293,7 +293,7 @@ impl Tables {
             pass(step, outcome)?;
         }
         let asked = chain.authorizers.iter().filter(|filter| filter.concerns(&metadata));
-        outcome.consults.extend(asked.map(|filter| filter.service.cluster().clone()));
+        outcome.consults.extend(asked.map(|filter| filter.service.cluster.clone()));
         match &chain.network {
             Network::Http(manager) => self.request(chain, manager, call, outcome),
             Network::Tcp(proxy) => {

@@ -9,6 +9,7 @@ mod info;
 mod material;
 mod params;
 mod server;
+mod sessions;
 mod stream;
 
 pub(crate) use client::{Carries, ClientContext};

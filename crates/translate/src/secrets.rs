@@ -146,7 +146,7 @@ fn common_context(config: &Any) -> Option<CommonTlsContext> {
 fn find(context: &Context<'_>, name: &str) -> Option<Secret> {
     let found = if let Some(files) = name.strip_prefix(FILE_CERT) {
         let (chain, key) = files.split_once('~')?;
-        certificate(file(chain), file(key), watched(chain))
+        certificate(file(chain), file(key), None, watched(chain))
     } else if let Some(path) = name.strip_prefix(FILE_ROOT) {
         authority(file(path), None, watched(path))
     } else {
@@ -175,13 +175,19 @@ fn kubernetes(context: &Context<'_>, path: &str) -> Option<Type> {
     }
     let chain = bytes(name, &["tls.crt", "cert"])?;
     let key = bytes(name, &["tls.key", "key"])?;
-    Some(certificate(chain, key, None))
+    Some(certificate(chain, key, bytes(name, &["tls.ocsp-staple"]), None))
 }
 
-fn certificate(chain: DataSource, key: DataSource, watched_directory: Option<WatchedDirectory>) -> Type {
+fn certificate(
+    chain: DataSource,
+    key: DataSource,
+    ocsp_staple: Option<DataSource>,
+    watched_directory: Option<WatchedDirectory>,
+) -> Type {
     Type::TlsCertificate(TlsCertificate {
         certificate_chain: Some(chain),
         private_key: Some(key),
+        ocsp_staple,
         watched_directory,
         ..TlsCertificate::default()
     })

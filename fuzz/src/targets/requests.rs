@@ -1,7 +1,7 @@
 //! What the worker reads out of a request beside its framing: who was before us, who the client is, how long it waits, its cookies and tokens.
 
 use maille_http::{HeaderId, Headers, Name, RequestHead, ResponseHead};
-use maille_proxy::config::{AuthzHttp, StringMatcher};
+use maille_proxy::config::{AuthzHttp, DnsFamily, StringMatcher};
 use maille_proxy::fuzzing;
 use maille_proxy::policy::ext_authz::{Answer as Said, Verdict};
 
@@ -57,6 +57,50 @@ pub(super) const VALUE_WORDS: &[&[u8]] = &[
     b"#",
     b"@",
     b"/",
+];
+
+/// What requests say of their times and retries.
+pub(super) const TERMS_WORDS: &[&[u8]] = &[
+    b"\n",
+    b"0",
+    b"1",
+    b"250",
+    b"15000",
+    b"15001",
+    b"4294967295",
+    b"4294967296",
+    b"18446744073709551615",
+    b"18446744073709551616",
+    b"-1",
+    b"+1",
+    b" 7 ",
+    b"1e3",
+    b"503",
+    b"5xx",
+    b"gateway-error,reset",
+    b"retriable-4xx",
+    b"unavailable",
+    b"retriable-status-codes",
+    b"retriable-headers",
+    b",",
+    b"\xff",
+];
+
+/// What DNS messages are made of.
+pub(super) const DNS_WORDS: &[&[u8]] = &[
+    b"\x84\x00",
+    b"\x00\x01",
+    b"\x00\x02",
+    b"\xc0\x0c",
+    b"\x04name\x00",
+    b"\x00\x01\x00\x01",
+    b"\x00\x1c\x00\x01",
+    b"\x00\x05\x00\x01",
+    b"\x00\x00\x00\x3c",
+    b"\xff\xff\xff\xff",
+    b"\x00\x04\x0a\x00\x00\x01",
+    b"\x00\x10",
+    b"\x00\x29",
 ];
 
 /// What authorizers' answers are made of.
@@ -159,17 +203,108 @@ pub(super) fn values(input: &[u8]) -> Answer {
     lines.for_each(|line| headers.append_id(HeaderId::Cookie, line));
     let mut head = RequestHead::new();
     head.headers = headers;
-    let (hashed, token) = (fuzzing::hashed_cookie(&head, b"a"), fuzzing::token_cookie(&head, b"a"));
-    let same = hashed == token.filter(|value| !value.is_empty());
-    ensure(same, || format!("the cookie is {hashed:?} or {token:?}"))?;
+    let cookie = fuzzing::cookie(&head, b"a");
+    ensure(cookie.is_none_or(|value| !value.contains(&b';')), || format!("the cookie is {cookie:?}"))?;
     let parameter = maille_proxy::route::query_parameter(input, b"a").map(|value| value.len().min(3));
     let pairs = fuzzing::query(&String::from_utf8_lossy(input)).len().min(5);
     Ok(format!(
         "{} {:?} {parameter:?} {pairs} {}",
         timeout.is_some(),
-        hashed.map(|v| v.len().min(3)),
+        cookie.map(|v| v.len().min(3)),
         fuzzing::is_referer(input)
     ))
+}
+
+/// Header lines of a request from inside, one of each name in turn: the times it says are those that hold, one try is no longer than all of them,
+/// and what it said goes no further.
+pub(super) fn terms(input: &[u8]) -> Answer {
+    const NAMES: [&str; 12] = [
+        "x-envoy-upstream-rq-timeout-ms",
+        "x-envoy-upstream-rq-per-try-timeout-ms",
+        "x-envoy-upstream-stream-duration-ms",
+        "x-envoy-max-retries",
+        "x-envoy-retry-on",
+        "x-envoy-retry-grpc-on",
+        "x-envoy-retriable-status-codes",
+        "x-envoy-retriable-header-names",
+        "x-envoy-upstream-rq-timeout-alt-response",
+        "x-envoy-fault-delay-request",
+        "x-envoy-fault-abort-request",
+        "x-envoy-fault-abort-grpc-request",
+    ];
+    let mut head = RequestHead::new();
+    head.headers.append(&Name::new("x-envoy-internal"), b"true");
+    let mut first = [const { None::<&[u8]> }; NAMES.len()];
+    // What stands in a header has no control characters.
+    let input: Vec<u8> = input.iter().map(|&b| if b < b' ' && b != b'\n' { b' ' } else { b }).collect();
+    for (i, line) in input.split(|&b| b == b'\n').take(NAMES.len()).enumerate().filter(|(_, line)| !line.is_empty()) {
+        head.headers.append(&Name::new(NAMES[i]), line);
+        first[i] = Some(line);
+    }
+    let number = |at: usize| -> Option<u64> {
+        let text = std::str::from_utf8(first[at]?).ok()?.trim();
+        let digits = text.strip_prefix('+').unwrap_or(text);
+        (!digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
+    };
+    let millis = |at: usize| number(at).map(std::time::Duration::from_millis);
+    let limit = |at: usize| millis(at).map(|time| (!time.is_zero()).then_some(time));
+    let (pause, abort) = fuzzing::own_faults(&head);
+    ensure(pause == millis(9), || format!("a pause of {pause:?}"))?;
+    let status = number(10).filter(|status| (200..600).contains(status)).map(|status| (status as u16, None));
+    let status = status.or_else(|| Some((200, Some(number(11)? as u32))));
+    ensure(abort == status, || format!("{abort:?} instead of {status:?}"))?;
+
+    let said = fuzzing::own_terms(&mut head);
+    let (all, one, stream) = said.times;
+    ensure(all == limit(0).unwrap_or(Some(std::time::Duration::from_secs(15))), || format!("{all:?} for all"))?;
+    ensure(stream == limit(2), || format!("{stream:?} for the stream"))?;
+    ensure(one.is_none() || one == limit(1).flatten(), || format!("{one:?} for one try"))?;
+    ensure(one.zip(all).is_none_or(|(one, all)| one < all), || format!("{one:?} for one try, {all:?} for all"))?;
+    let most = number(3).map_or(1, |most| u32::try_from(most).unwrap_or(u32::MAX));
+    ensure(said.retries.is_none_or(|retries| retries == most), || format!("{:?} retries", said.retries))?;
+    let left = NAMES[..9].iter().find(|name| head.headers.values(&Name::new(name)).next().is_some());
+    ensure(left.is_none(), || format!("{left:?} goes on"))?;
+    Ok(format!("{} {} {stream:?} {:?}", all.is_some(), one.is_some(), said.retries).chars().take(24).collect())
+}
+
+/// The first byte chooses a family and a kind of cluster, the rest is a DNS message: the hosts are the addresses that it has of the family, and it is
+/// asked again neither at once nor never.
+pub(super) fn dns(input: &[u8]) -> Answer {
+    let Some((choice, message)) = input.split_first() else { return Ok("nothing".into()) };
+    let families = [DnsFamily::V4Only, DnsFamily::V6Only, DnsFamily::V4Preferred, DnsFamily::Auto, DnsFamily::All];
+    let (family, logical) = (families[usize::from(choice >> 1) % families.len()], choice % 2 == 1);
+    let Some(got) = fuzzing::resolved(message, family, logical) else { return Ok("no message".into()) };
+    let of = |v4: bool| got.said.iter().filter(|(address, _)| address.is_ipv4() == v4).count();
+    let (v4, v6) = (of(true), of(false));
+    let wanted = match family {
+        DnsFamily::V4Only => v4,
+        DnsFamily::V6Only => v6,
+        DnsFamily::V4Preferred => {
+            if v4 > 0 {
+                v4
+            } else {
+                v6
+            }
+        }
+        DnsFamily::Auto => {
+            if v6 > 0 {
+                v6
+            } else {
+                v4
+            }
+        }
+        DnsFamily::All => v4 + v6,
+    };
+    let places = got.hosts.iter().flat_map(|(first, others)| others.iter().chain([first]));
+    let places: Vec<_> = places.collect();
+    ensure(places.len() == wanted, || format!("{} addresses of {wanted} ({v4} and {v6})", places.len()))?;
+    ensure(got.hosts.len() == if logical { wanted.min(1) } else { wanted }, || format!("{} hosts", got.hosts.len()))?;
+    let known = |at: &std::net::SocketAddr| at.port() == 80 && got.said.iter().any(|(said, _)| *said == at.ip());
+    ensure(places.iter().all(|at| known(at)), || format!("{places:?} of {:?}", got.said))?;
+    let most = got.said.iter().map(|(_, seconds)| *seconds).min().unwrap_or_default().max(10);
+    let (least, most) = (std::time::Duration::from_millis(100), std::time::Duration::from_secs(u64::from(most) + 1));
+    ensure((least..=most).contains(&got.again), || format!("asked again after {:?}", got.again))?;
+    Ok(format!("{family:?} {logical} {} {}", v4.min(3), v6.min(3)))
 }
 
 /// A path and then header lines: what was found and taken out is not found again.

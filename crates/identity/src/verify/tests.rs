@@ -199,3 +199,74 @@ fn what_is_wrong_with_a_secret_is_said_without_its_content() {
     assert!(Roots::read(b"nothing").is_err());
     assert!(revocation_lists(b"nothing").is_err());
 }
+
+#[test]
+fn row_27_what_was_found_good_is_judged_as_of_now() {
+    let ca = authority("ca");
+    let brief = |params: &mut CertificateParams| params.not_after = date_time_ymd(2035, 1, 1);
+    let middle = |change: &dyn Fn(&mut CertificateParams)| {
+        let mut params = params_of_authority("middle");
+        params.not_before = date_time_ymd(2020, 1, 1);
+        change(&mut params);
+        CertifiedIssuer::signed_by(params, KeyPair::generate().unwrap(), &ca).unwrap()
+    };
+    let (lasting, short) = (middle(&|_| {}), middle(&brief));
+    let at = |year: i32| {
+        let seconds = date_time_ymd(year, 6, 1).unix_timestamp() as u64;
+        UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds))
+    };
+    let id = "spiffe://td/ns/a/sa/b";
+    let with_id = |params: &mut CertificateParams| params.subject_alt_names = vec![uri(id)];
+    let chains = [
+        ("a leaf", vec![leaf(&ca, |params| (brief(params), with_id(params)).0)]),
+        ("one in the middle", vec![leaf(&short, with_id), short.der().clone()]),
+        ("one that nobody needs", vec![leaf(&ca, with_id), lasting.der().clone(), short.der().clone()]),
+    ];
+    let checks = || Checks { roots: roots(&[&ca]), names: named(id), ..Checks::default() };
+    for (what, chain) in &chains {
+        let verifier = PeerVerifier::new(checks(), true);
+        let name = |text: &'static str| ServerName::try_from(text).unwrap();
+        assert!(verifier.known(chain, false, at(2030)).is_none(), "{what}");
+        for _ in 0..2 {
+            assert!(verifier.check(chain, None, false, at(2030)).is_ok(), "{what}");
+            assert_eq!(&*verifier.known(chain, false, at(2030)).unwrap().uri_sans[0], id, "{what}");
+        }
+        // Before all and after one of its certificates, and for what it was not shown for, nothing is known of it.
+        for (year, is_server) in [(2019, false), (2036, false), (2030, true)] {
+            assert!(verifier.known(chain, is_server, at(year)).is_none(), "{what} {year} {is_server}");
+        }
+        let needed = *what != "one that nobody needs";
+        assert_eq!(verifier.check(chain, None, false, at(2036)).is_err(), needed, "{what}");
+        assert!(verifier.check(chain, None, false, at(2019)).is_err(), "{what}");
+        // The name that is asked for is not what was found good.
+        let asked = PeerVerifier::new(Checks { server_name: true, names: None, ..checks() }, true);
+        assert!(asked.check(chain, Some(&name("a.example")), true, at(2030)).is_err());
+        assert!(asked.known(chain, true, at(2030)).is_none());
+    }
+    let chain = &chains[0].1;
+    let list = CertificateRevocationListParams {
+        this_update: date_time_ymd(2021, 1, 1),
+        next_update: date_time_ymd(2031, 1, 1),
+        crl_number: SerialNumber::from(1_u64),
+        issuing_distribution_point: None,
+        revoked_certs: Vec::new(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    let revoked = revocation_lists(list.signed_by(&ca).unwrap().pem().unwrap().as_bytes()).unwrap();
+    for checks in [Checks { revoked, ..checks() }, Checks { allow_expired: true, ..checks() }] {
+        let verifier = PeerVerifier::new(checks, true);
+        assert!(verifier.check(chain, None, false, at(2030)).is_ok());
+        assert!(verifier.known(chain, false, at(2030)).is_none(), "a list ends by itself; who is patient has no time");
+    }
+}
+
+#[test]
+fn no_more_is_kept_than_is_needed() {
+    let ca = authority("ca");
+    let verifier = PeerVerifier::new(Checks { roots: roots(&[&ca]), ..Checks::default() }, true);
+    let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(NOW));
+    for _ in 0..300 {
+        verifier.check(&[leaf(&ca, |_| {})], None, false, now).unwrap();
+    }
+    assert_eq!(format!("{:?}", verifier.known), "Known(44)");
+}

@@ -1,16 +1,13 @@
 //! Our proxy and a real Envoy, each with a listener for every variant: the same but for who made the filters of the policies.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{SocketAddr, SocketAddrV4, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use maille_api::parse;
-use maille_model::{Locality, Proxy, ProxyKind, ProxyMetadata, Snapshot};
 use maille_proxy::{Handle, Options, run_fixed};
-use maille_translate::translate;
 use maille_xds::json::Schema;
 use maille_xds::types::core::address::Address as Place;
 use maille_xds::types::core::data_source::Specifier;
@@ -27,8 +24,8 @@ use serde_json::{Value, json};
 
 use crate::client::{Client, PATIENCE};
 use crate::helpers::Helpers;
-use crate::sets;
 use crate::variants::Variant;
+use crate::{sets, sidecar};
 
 const HTTP_MANAGER: &str = "envoy.filters.network.http_connection_manager";
 const ECHO: &str = "echo";
@@ -36,26 +33,24 @@ const AUTHORIZER: &str = "outbound|9000||my-custom-ext-authz.foo.svc.cluster.loc
 
 /// A data plane; it ends when it is dropped.
 pub(crate) enum Plane {
-    Maille(#[allow(dead_code, reason = "it runs as long as it is held")] Handle),
+    Maille(Option<Handle>),
     Envoy(Child),
 }
 
 impl Drop for Plane {
+    /// When this returns nothing listens any more: the next plane has the same addresses, and would share them with whoever still does.
     fn drop(&mut self) {
-        if let Plane::Envoy(child) = self {
-            let _ = child.kill();
-            let _ = child.wait();
+        match self {
+            Plane::Maille(handle) => {
+                let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                runtime.block_on(handle.take().unwrap().drain());
+            }
+            Plane::Envoy(child) => {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
         }
     }
-}
-
-/// Whether the ports that policies name can be listened on.
-pub(crate) fn can_open_low_ports() -> bool {
-    let can = TcpListener::bind((Ipv4Addr::new(127, 251, 0, 1), 80)).is_ok();
-    if !can {
-        eprintln!("skipped: port 80 cannot be opened; be root, or lower net.ipv4.ip_unprivileged_port_start");
-    }
-    can
 }
 
 pub(crate) fn envoy() -> Option<PathBuf> {
@@ -84,7 +79,7 @@ impl Plane {
             assert!(start.elapsed() < PATIENCE, "{:?}", status.borrow());
             std::thread::sleep(Duration::from_millis(10));
         }
-        Plane::Maille(handle)
+        Plane::Maille(Some(handle))
     }
 
     pub(crate) fn envoy(
@@ -325,29 +320,8 @@ fn network_filter(name: &str, config: types::Any) -> Filter {
 
 /// What the sidecar of httpbin does with mutual TLS.
 fn translated(objects: &[Value], mesh: &str, http: bool) -> FilterChain {
-    let objects: Vec<_> = objects
-        .iter()
-        .flat_map(|object| parse::documents(&object.to_string(), "case"))
-        .map(|parsed| Arc::new(parsed.unwrap_or_else(|diagnostic| panic!("{diagnostic}")).object))
-        .collect();
-    let (mesh, problems) = parse::mesh_config(mesh, "mesh");
-    let mesh = mesh.unwrap_or_else(|| panic!("{problems:?}"));
-    let labels = [("app", "httpbin"), ("version", "v1")].map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let proxy = Proxy {
-        kind: ProxyKind::Sidecar,
-        id: "httpbin.foo".to_owned(),
-        ip_addresses: vec!["10.0.0.1".to_owned()],
-        namespace: "foo".to_owned(),
-        service_account: String::new(),
-        labels: labels.into(),
-        dns_domain: "foo.svc.cluster.local".to_owned(),
-        locality: Locality::default(),
-        network: String::new(),
-        cluster_id: String::new(),
-        metadata: ProxyMetadata::default(),
-    };
-    let world = translate(&Snapshot::build(&objects, &mesh), &proxy);
-    let listener: Listener = world.get(TypeUrl::Listener, "virtualInbound").unwrap().decode().unwrap();
+    let objects: Vec<String> = objects.iter().map(Value::to_string).collect();
+    let listener = sidecar::inbound(&objects.join("\n---\n"), mesh);
     let is_http = |chain: &FilterChain| chain.filters.last().is_some_and(|filter| filter.name == HTTP_MANAGER);
     // The first keeps a sidecar from calling itself.
     listener.filter_chains.into_iter().skip(1).find(|chain| is_http(chain) == http).unwrap()

@@ -1,7 +1,9 @@
 //! The ext_authz filter.
 
+use std::time::Duration;
+
 use maille_xds::types::core::grpc_service::TargetSpecifier;
-use maille_xds::types::core::{ApiVersion, http_uri};
+use maille_xds::types::core::{ApiVersion, GrpcService, http_uri};
 use maille_xds::types::matcher::ListStringMatcher;
 use maille_xds::types::pb::envoy::extensions::filters::http::ext_authz::v3::ext_authz::Services;
 use maille_xds::types::pb::envoy::extensions::filters::http::ext_authz::v3::{self as proto, ExtAuthz as Proto};
@@ -9,9 +11,30 @@ use maille_xds::types::pb::envoy::extensions::filters::network::ext_authz::v3::E
 
 use crate::compile::at::{At, Compiled, unset};
 use crate::compile::{matcher, rbac};
-use crate::config::{AuthzHttp, AuthzService, BodyShown, ExtAuthz, StringMatcher};
+use crate::config::{AuthzGrpc, AuthzHttp, AuthzService, BodyShown, ExtAuthz, StringMatcher};
 
+/// The HTTP filter.
 pub(crate) fn filter(at: &At<'_>, proto: &Proto) -> Compiled<ExtAuthz> {
+    match at.required("services", &proto.services)? {
+        Services::GrpcService(service) => {
+            let (service, timeout) = grpc(&at.field("grpc_service"), service)?;
+            asking(at, proto, AuthzService::Grpc(service), timeout, None)
+        }
+        Services::HttpService(service) => {
+            let (service, timeout, own) = http(&at.field("http_service"), service)?;
+            asking(at, proto, AuthzService::Http(Box::new(service)), timeout, Some(own))
+        }
+    }
+}
+
+/// `own` are headers that are shown in any case, by a service that shows only some.
+fn asking<S>(
+    at: &At<'_>,
+    proto: &Proto,
+    service: S,
+    timeout: Option<Duration>,
+    own: Option<Vec<StringMatcher>>,
+) -> Compiled<ExtAuthz<S>> {
     let Proto {
         transport_api_version,
         failure_mode_allow,
@@ -45,7 +68,7 @@ pub(crate) fn filter(at: &At<'_>, proto: &Proto) -> Compiled<ExtAuthz> {
         max_denied_response_body_bytes,
         enforce_response_header_limits: _,
         shadow_mode,
-        services,
+        services: _,
     } = proto;
     unset!(at; typed_metadata_context_namespaces, route_metadata_context_namespaces, filter_enabled, deny_at_disable);
     unset!(at; route_typed_metadata_context_namespaces, bootstrap_metadata_labels_key, encode_raw_headers, shadow_mode);
@@ -57,25 +80,6 @@ pub(crate) fn filter(at: &At<'_>, proto: &Proto) -> Compiled<ExtAuthz> {
     let status = status_on_error.as_ref().map_or(403, |status| status.code);
     let Some(status_on_error) = u16::try_from(status).ok().filter(|status| (100..600).contains(status)) else {
         return at.field("status_on_error").refuse(format!("{status} is no status"));
-    };
-    let (service, timeout, own) = match at.required("services", services)? {
-        Services::GrpcService(service) => {
-            let at = at.field("grpc_service");
-            let maille_xds::types::core::GrpcService { timeout, initial_metadata, retry_policy, target_specifier } =
-                service;
-            unset!(at; initial_metadata, retry_policy);
-            let Some(TargetSpecifier::EnvoyGrpc(grpc)) = target_specifier else {
-                return at.refuse("must be an envoy_grpc service");
-            };
-            let authority = if grpc.authority.is_empty() { &grpc.cluster_name } else { &grpc.authority };
-            let cluster = at.text("cluster_name", &grpc.cluster_name)?.into();
-            (
-                AuthzService::Grpc { cluster, authority: authority.as_str().into() },
-                at.timeout("timeout", timeout, None)?,
-                None,
-            )
-        }
-        Services::HttpService(service) => http(&at.field("http_service"), service)?,
     };
     let lists =
         |field, list: &Option<ListStringMatcher>| list.as_ref().map(|list| strings(&at.field(field), list)).transpose();
@@ -113,7 +117,7 @@ fn body(at: &At<'_>, settings: proto::BufferSettings) -> Compiled<BodyShown> {
 }
 
 /// The network filter: the same authorizer, asked about a connection.
-pub(crate) fn network(at: &At<'_>, proto: &NetworkProto) -> Compiled<ExtAuthz> {
+pub(crate) fn network(at: &At<'_>, proto: &NetworkProto) -> Compiled<ExtAuthz<AuthzGrpc>> {
     let NetworkProto {
         stat_prefix,
         grpc_service,
@@ -129,10 +133,8 @@ pub(crate) fn network(at: &At<'_>, proto: &NetworkProto) -> Compiled<ExtAuthz> {
         shadow_mode,
     } = proto;
     unset!(at; bootstrap_metadata_labels_key, send_tls_alert_on_denial, typed_metadata_context_namespaces, shadow_mode);
-    let services = grpc_service.clone().map(Services::GrpcService);
-    at.required("grpc_service", &services)?;
+    let (service, timeout) = grpc(&at.field("grpc_service"), at.required("grpc_service", grpc_service)?)?;
     let http = Proto {
-        services,
         stat_prefix: stat_prefix.clone(),
         failure_mode_allow: *failure_mode_allow,
         include_peer_certificate: *include_peer_certificate,
@@ -142,10 +144,22 @@ pub(crate) fn network(at: &At<'_>, proto: &NetworkProto) -> Compiled<ExtAuthz> {
         metadata_context_namespaces: metadata_context_namespaces.clone(),
         ..Proto::default()
     };
-    filter(at, &http)
+    asking(at, &http, service, timeout, None)
 }
 
-type Http = (AuthzService, Option<std::time::Duration>, Option<Vec<StringMatcher>>);
+fn grpc(at: &At<'_>, proto: &GrpcService) -> Compiled<(AuthzGrpc, Option<Duration>)> {
+    let GrpcService { timeout, initial_metadata, retry_policy, target_specifier } = proto;
+    unset!(at; initial_metadata, retry_policy);
+    let Some(TargetSpecifier::EnvoyGrpc(grpc)) = target_specifier else {
+        return at.refuse("must be an envoy_grpc service");
+    };
+    let authority = if grpc.authority.is_empty() { &grpc.cluster_name } else { &grpc.authority };
+    let cluster = at.text("cluster_name", &grpc.cluster_name)?.into();
+    Ok((AuthzGrpc { cluster, authority: authority.as_str().into() }, at.timeout("timeout", timeout, None)?))
+}
+
+/// Who is asked, for how long, and the headers that are shown in any case.
+type Http = (AuthzHttp, Option<Duration>, Vec<StringMatcher>);
 
 fn http(at: &At<'_>, proto: &proto::HttpService) -> Compiled<Http> {
     let proto::HttpService {
@@ -195,7 +209,7 @@ fn http(at: &At<'_>, proto: &proto::HttpService) -> Compiled<Http> {
         None => Vec::new(),
     };
     let timeout = at.timeout("timeout", &uri.timeout, None)?;
-    Ok((AuthzService::Http(Box::new(service)), timeout, Some([&own[..], &legacy].concat())))
+    Ok((service, timeout, [&own[..], &legacy].concat()))
 }
 
 fn strings(at: &At<'_>, list: &ListStringMatcher) -> Compiled<Vec<StringMatcher>> {

@@ -28,8 +28,8 @@ use crate::compile::at::{At, Compiled, is_true, number, unset};
 use crate::compile::endpoint::local_address;
 use crate::compile::{access_log, ext_authz, filters, http, matcher, rbac, tls};
 use crate::config::{
-    Destination, Direction, ExtAuthz, FilterChain, IstioStats, Listener, ListenerFilter, ListenerFilterKind, MadeFrom,
-    Network, PortPredicate, Priority, ProxyVersion, Rbac, TcpDestination, TcpProxy, Tunnel, WeightedClusters,
+    AuthzGrpc, Destination, Direction, ExtAuthz, FilterChain, IstioStats, Listener, ListenerFilter, ListenerFilterKind,
+    MadeFrom, Network, PortPredicate, Priority, ProxyVersion, Rbac, TcpDestination, TcpProxy, Tunnel, WeightedClusters,
 };
 use crate::headers::HeaderMutations;
 use crate::route::{ChainMatch, FilterChains, SourceKind};
@@ -300,7 +300,7 @@ fn chain_match(at: &At<'_>, proto: &proto::FilterChainMatch) -> Compiled<ChainMa
 #[derive(Default)]
 struct Policies {
     rbac: Vec<Arc<Rbac>>,
-    authorizers: Vec<Arc<ExtAuthz>>,
+    authorizers: Vec<Arc<ExtAuthz<AuthzGrpc>>>,
 }
 
 /// The network filters: one that ends the chain, after `sni_cluster`, policies and Istio's metrics at most.

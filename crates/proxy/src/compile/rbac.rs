@@ -72,7 +72,7 @@ fn compile(at: &At<'_>, proto: &proto::Rbac) -> Compiled<Rules> {
         compiled.push(policy(&at.field(name), name, proto)?);
     }
     compiled.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(Rules { action, policies: compiled })
+    Ok(Rules::new(action, compiled))
 }
 
 fn policy(at: &At<'_>, name: &str, proto: &proto::Policy) -> Compiled<RbacPolicy> {

@@ -228,15 +228,25 @@ fn certificate(at: &At<'_>, proto: &proto::TlsCertificate) -> Compiled<Certifica
         signed_certificate_timestamp,
         tls_params,
     } = proto;
-    unset!(at; pkcs12, private_key_provider, password, ocsp_staple, signed_certificate_timestamp, tls_params);
+    unset!(at; pkcs12, private_key_provider, password, signed_certificate_timestamp, tls_params);
+    let staple = match ocsp_staple.as_ref().and_then(|source| source.specifier.as_ref()) {
+        Some(Specifier::InlineString(_)) => return at.field("ocsp_staple").refuse("is DER, which is no string"),
+        Some(_) => Some(data(&at.field("ocsp_staple"), ocsp_staple)?),
+        None => None,
+    };
     let certificate = CertificateData {
         chain: data(&at.field("certificate_chain"), certificate_chain)?,
         key: data(&at.field("private_key"), private_key)?,
+        staple,
     };
-    if let (Data::Inline(chain), Data::Inline(key)) = (&certificate.chain, &certificate.key)
-        && let Err(error) = Certificate::read(chain, key)
-    {
-        return at.refuse(error.to_string());
+    if let (Data::Inline(chain), Data::Inline(key)) = (&certificate.chain, &certificate.key) {
+        let staple = match &certificate.staple {
+            Some(Data::Inline(staple)) => &**staple,
+            _ => b"",
+        };
+        if let Err(error) = Certificate::read(chain, key).and_then(|certificate| certificate.stapled(staple)) {
+            return at.refuse(error.to_string());
+        }
     }
     Ok(certificate)
 }

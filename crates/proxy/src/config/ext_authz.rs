@@ -7,11 +7,11 @@ use maille_http::Name;
 
 use crate::config::{MetadataMatcher, StringMatcher};
 
-/// An ext_authz filter.
+/// An ext_authz filter; about connections it asks by gRPC alone.
 #[derive(Clone, Debug)]
-pub struct ExtAuthz {
+pub struct ExtAuthz<S = AuthzService> {
     /// Who is asked, and how.
-    pub service: AuthzService,
+    pub service: S,
     /// How long the answer may take; `None` is for ever.
     pub timeout: Option<Duration>,
     /// Whether requests pass when nobody answers.
@@ -43,13 +43,8 @@ pub struct ExtAuthz {
 /// Who is asked, and how.
 #[derive(Clone, Debug)]
 pub enum AuthzService {
-    /// `envoy.service.auth.v3.Authorization` over HTTP/2.
-    Grpc {
-        /// The cluster.
-        cluster: Arc<str>,
-        /// What the request's authority is.
-        authority: Box<str>,
-    },
+    /// By gRPC.
+    Grpc(AuthzGrpc),
     /// An HTTP request that resembles the one asked about; 200 lets it pass.
     Http(Box<AuthzHttp>),
 }
@@ -58,10 +53,19 @@ impl AuthzService {
     /// The cluster that is asked.
     pub fn cluster(&self) -> &Arc<str> {
         match self {
-            AuthzService::Grpc { cluster, .. } => cluster,
+            AuthzService::Grpc(grpc) => &grpc.cluster,
             AuthzService::Http(http) => &http.cluster,
         }
     }
+}
+
+/// Asking `envoy.service.auth.v3.Authorization` over HTTP/2.
+#[derive(Clone, Debug)]
+pub struct AuthzGrpc {
+    /// The cluster.
+    pub cluster: Arc<str>,
+    /// What the request's authority is.
+    pub authority: Box<str>,
 }
 
 /// Asking by HTTP.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{
-    AccessLog, DownstreamTls, ExtAuthz, HttpManager, IstioStats, Priority, ProxyVersion, Rbac, WeightedClusters,
+    AccessLog, AuthzGrpc, DownstreamTls, ExtAuthz, HttpManager, IstioStats, Priority, ProxyVersion, Rbac,
+    WeightedClusters,
 };
 use crate::route::{Connection, FilterChains};
 
@@ -139,7 +140,7 @@ pub struct FilterChain {
     /// Who may connect, asked one after the other.
     pub rbac: Vec<Arc<Rbac>>,
     /// Who else is asked whether a connection may be made, when the rules let it.
-    pub authorizers: Vec<Arc<ExtAuthz>>,
+    pub authorizers: Vec<Arc<ExtAuthz<AuthzGrpc>>>,
     /// What the connection carries.
     pub network: Network,
     /// How long the TLS handshake may take; `None` is for ever.

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::config::{Cidr, FullRegex, HeaderMatcher, MetadataMatcher, StringMatcher};
+use crate::policy::rbac::PolicyIndex;
 
 /// One RBAC filter: rules that are enforced, and rules that are only tried.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +26,8 @@ pub struct Rules {
     pub action: RbacAction,
     /// In the order of their names; the first that applies counts.
     pub policies: Vec<RbacPolicy>,
+    /// Where they are filed.
+    pub index: PolicyIndex,
 }
 
 /// What it means that a policy applies.

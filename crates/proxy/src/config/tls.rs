@@ -99,13 +99,15 @@ pub struct SdsName {
     pub patience: Option<Duration>,
 }
 
-/// A certificate chain and the key of its first certificate, both PEM.
+/// A certificate chain and the key of its first certificate, both PEM, and what is shown with them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CertificateData {
     /// The chain, leaf first.
     pub chain: Data,
     /// The key.
     pub key: Data,
+    /// What an OCSP responder has said of the certificate (DER).
+    pub staple: Option<Data>,
 }
 
 /// Bytes from the configuration or from a file.

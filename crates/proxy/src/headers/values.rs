@@ -257,7 +257,7 @@ impl LogValues<'_> {
 
     /// The client's certificate.
     fn peer(&self) -> Option<&PeerCertificate> {
-        self.stream.tls?.peer.as_ref()
+        self.stream.tls?.peer.as_deref()
     }
 
     /// The one it was shown.

@@ -78,7 +78,7 @@ pub struct Shown<'a> {
     pub partial: bool,
 }
 
-impl ExtAuthz {
+impl<S> ExtAuthz<S> {
     /// Whether a request is asked about.
     pub fn concerns(&self, metadata: &Metadata) -> bool {
         self.enabled.as_ref().is_none_or(|matcher| matcher.matches(Some(metadata)))

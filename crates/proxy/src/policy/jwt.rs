@@ -12,8 +12,6 @@ mod tests;
 mod token;
 mod verified;
 
-#[cfg(feature = "fuzzing")]
-pub(crate) use extract::cookie;
 pub use extract::{Looks, Places};
 pub use keys::Keys;
 pub use requirement::Granted;

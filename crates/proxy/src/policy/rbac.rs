@@ -1,11 +1,15 @@
 //! Whether RBAC rules let a request or a connection pass, and which policy said so.
 
+mod index;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use maille_http::RequestHead;
 
-use crate::config::{Condition, Metadata, Rbac, RbacAction, Rules, SourceAddress, StringMatcher};
+pub use index::PolicyIndex;
+
+use crate::config::{Condition, Metadata, Rbac, RbacAction, RbacPolicy, Rules, SourceAddress, StringMatcher};
 
 /// What conditions are asked about.
 #[derive(Clone, Copy)]
@@ -70,18 +74,27 @@ impl Rbac {
 }
 
 impl Rules {
+    /// Rules of policies in the order of their names.
+    pub fn new(action: RbacAction, policies: Vec<RbacPolicy>) -> Rules {
+        Rules { action, index: PolicyIndex::new(&policies), policies }
+    }
+
     /// What they say.
     pub fn judge(&self, facts: &Facts<'_>) -> Verdict {
-        let policy = self.policies.iter().find(|policy| {
-            policy.permissions.iter().any(|condition| condition.holds(facts))
-                && policy.principals.iter().any(|condition| condition.holds(facts))
-        });
+        let policy = self.index.find(&self.policies, facts);
         let allowed = match self.action {
             RbacAction::Allow => policy.is_some(),
             RbacAction::Deny => policy.is_none(),
             RbacAction::Log => true,
         };
         Verdict { allowed, policy: policy.map(|policy| policy.name.clone()) }
+    }
+}
+
+impl RbacPolicy {
+    fn applies(&self, facts: &Facts<'_>) -> bool {
+        self.permissions.iter().any(|condition| condition.holds(facts))
+            && self.principals.iter().any(|condition| condition.holds(facts))
     }
 }
 
@@ -119,10 +132,14 @@ fn path<'a>(facts: &Facts<'a>) -> Option<&'a [u8]> {
     facts.head.map(RequestHead::path).filter(|path| !path.is_empty())
 }
 
-impl Peer<'_> {
+impl<'a> Peer<'a> {
+    /// What a condition on its name is asked about.
+    fn names(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        self.uris.iter().chain(self.dns).map(|name| &**name).chain([self.subject])
+    }
+
     fn is(&self, name: &StringMatcher) -> bool {
-        let mut names = self.uris.iter().chain(self.dns).map(|name| &**name).chain([self.subject]);
-        names.any(|own| name.matches(own.as_bytes()))
+        self.names().any(|own| name.matches(own.as_bytes()))
     }
 }
 

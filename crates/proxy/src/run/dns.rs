@@ -1,6 +1,6 @@
 //! Hosts that are names: resolved on the main thread, again and again.
 
-mod names;
+pub(crate) mod names;
 
 use std::collections::HashMap;
 use std::net::IpAddr;

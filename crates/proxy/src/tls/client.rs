@@ -10,6 +10,7 @@ use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, ClientConnection, Error};
 
 use super::params::Params;
+use super::sessions::Sessions;
 use crate::config::{UpstreamProtocol, UpstreamTls};
 
 /// A configuration with its secrets, ready for connections. Sessions are taken up again within it alone.
@@ -86,7 +87,7 @@ impl ClientContext {
             None => builder.with_no_client_auth(),
         };
         // Renewing this context forgets the sessions.
-        config.resumption = Resumption::in_memory_sessions(32);
+        config.resumption = Resumption::store(Arc::new(Sessions::default()));
         config.alpn_protocols = tls.common.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         Ok([Carries::Http1, Carries::Http2, Carries::AnyHttp, Carries::Bytes].map(|carries| {
             let mut config = config.clone();

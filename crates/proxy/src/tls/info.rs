@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use maille_identity::verify::PeerVerifier;
 use maille_identity::x509::PeerCertificate;
+use rustls::pki_types::UnixTime;
 use rustls::{Connection, HandshakeKind, ProtocolVersion};
 
 use super::TlsStream;
@@ -22,7 +23,7 @@ pub(crate) struct TlsInfo {
     /// Whether it goes on with an earlier session.
     pub(crate) session_resumed: bool,
     /// The other side's certificate; it has been verified if the configuration wants that.
-    pub(crate) peer: Option<PeerCertificate>,
+    pub(crate) peer: Option<Arc<PeerCertificate>>,
     /// Whether the other side's certificate was checked, and found good.
     pub(crate) peer_validated: bool,
     /// Our own certificate.
@@ -35,11 +36,14 @@ impl TlsInfo {
     /// Of a finished handshake.
     pub(super) fn of(stream: &TlsStream, verifier: Option<&Arc<PeerVerifier>>) -> TlsInfo {
         let state = stream.state();
-        let sni = match stream.session() {
-            Connection::Server(server) => server.server_name().unwrap_or_default(),
-            Connection::Client(_) => "",
+        let (sni, is_client) = match stream.session() {
+            Connection::Server(server) => (server.server_name().unwrap_or_default(), false),
+            Connection::Client(_) => ("", true),
         };
-        let peer = state.peer_certificates().and_then(|chain| PeerCertificate::parse(chain.first()?).ok());
+        let peer = state.peer_certificates().and_then(|chain| {
+            let known = verifier.and_then(|verifier| verifier.known(chain, is_client, UnixTime::now()));
+            known.or_else(|| PeerCertificate::parse(chain.first()?).ok().map(Arc::new))
+        });
         TlsInfo {
             version: match state.protocol_version() {
                 Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",

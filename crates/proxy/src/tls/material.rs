@@ -295,13 +295,14 @@ impl Materials {
             }
         };
         let key = format!("{data:?}");
-        let from = [self.bytes(&data.chain), self.bytes(&data.key)];
+        let staple = data.staple.as_ref().map_or_else(|| Ok(Arc::default()), |staple| self.bytes(staple));
+        let from = [self.bytes(&data.chain), self.bytes(&data.key), staple];
         self.read(
             &key,
             &label,
             from,
             |materials| &mut materials.certificates,
-            |from| Certificate::read(&from[0], &from[1]),
+            |from| Certificate::read(&from[0], &from[1])?.stapled(&from[2]),
         )
     }
 
@@ -438,7 +439,7 @@ impl Unresolved {
 fn by_file(name: &str) -> Option<Secret> {
     if let Some(files) = name.strip_prefix("file-cert:") {
         let (chain, key) = files.split_once('~')?;
-        let data = CertificateData { chain: Data::File(chain.into()), key: Data::File(key.into()) };
+        let data = CertificateData { chain: Data::File(chain.into()), key: Data::File(key.into()), staple: None };
         return Some(Secret::Certificate(data));
     }
     let path = name.strip_prefix("file-root:")?;
@@ -459,6 +460,7 @@ fn files_of_secret(secret: &Secret, out: &mut BTreeSet<Arc<str>>) {
 fn files_of(data: &CertificateData, out: &mut BTreeSet<Arc<str>>) {
     file_of(&data.chain, out);
     file_of(&data.key, out);
+    data.staple.iter().for_each(|data| file_of(data, out));
 }
 
 fn files_of_validation(validation: &Validation, out: &mut BTreeSet<Arc<str>>) {

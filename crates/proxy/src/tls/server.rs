@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use maille_identity::verify::{Certificate, Checks, PeerVerifier};
 use maille_identity::x509::{PeerCertificate, dns_matches};
 use rustls::crypto::aws_lc_rs::Ticketer;
-use rustls::server::{ClientHello, NoClientAuth, NoServerSessionStorage};
-use rustls::sign::SingleCertAndKey;
+use rustls::server::{ClientHello, NoClientAuth, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 use rustls::{Error, ServerConfig, SignatureScheme};
 
 use super::params::Params;
@@ -27,6 +28,17 @@ struct Face {
     config: Arc<ServerConfig>,
     /// For clients that want none of our protocols: they are served without one, as Envoy does.
     no_alpn: Arc<ServerConfig>,
+}
+
+/// A certificate with what is to be shown with it at the time.
+#[derive(Debug)]
+struct Shown(Arc<Certificate>);
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Some(self.0.shown(now.as_secs() as i64).clone())
+    }
 }
 
 /// What a connection gets.
@@ -55,8 +67,7 @@ impl ServerContext {
                 Some(verifier) => builder.with_client_cert_verifier(verifier.clone()),
                 None => builder.with_client_cert_verifier(Arc::new(NoClientAuth)),
             };
-            let key = SingleCertAndKey::from(certificate.key.clone());
-            let mut config = builder.with_cert_resolver(Arc::new(key));
+            let mut config = builder.with_cert_resolver(Arc::new(Shown(certificate.clone())));
             config.session_storage = Arc::new(NoServerSessionStorage {});
             // Envoy: the server's order counts, unless `prefer_client_ciphers` says otherwise (which is refused by name).
             config.ignore_client_order = true;

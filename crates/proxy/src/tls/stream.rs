@@ -96,9 +96,14 @@ impl TlsStream {
     /// Reads plain bytes.
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_read_ready(cx))?;
-        let n = self.session.reader().read(room.initialize_unfilled())?;
+        let n = self.read(room.initialize_unfilled())?;
         room.advance(n);
         Poll::Ready(Ok(()))
+    }
+
+    /// Reads plain bytes that are there.
+    pub(crate) fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        self.session.reader().read(room)
     }
 
     /// Writes plain bytes; some may wait for [`TlsStream::poll_flush`] then.

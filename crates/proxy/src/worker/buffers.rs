@@ -8,12 +8,12 @@ use super::spare::Spare;
 /// The size of a block.
 pub(crate) const BLOCK: usize = 16 * 1024;
 
-/// The size of a block for those who have much to carry: fewer calls for the same bytes.
-const LARGE: usize = 64 * 1024;
+/// The size of a block for those who have much to carry: fewer calls, packets and wake-ups for the same bytes.
+const LARGE: usize = 256 * 1024;
 
 /// So many large blocks are lent at a time, and no more than a sixteenth of what a worker may hold. Whoever reads nothing may hold one for long, and
 /// there may be thousands of them.
-const MOST_LARGE: usize = 64;
+const MOST_LARGE: usize = 32;
 
 /// The free blocks of a worker.
 pub(crate) struct Blocks {

@@ -118,7 +118,7 @@ mod tests {
 
     fn tls(validated: bool) -> TlsInfo {
         TlsInfo {
-            peer: Some(certificate("spiffe://td/ns/a/sa/b", &["x.example"])),
+            peer: Some(certificate("spiffe://td/ns/a/sa/b", &["x.example"]).into()),
             peer_validated: validated,
             local: Some(Arc::new(certificate("spiffe://td/ns/own/sa/own", &[]))),
             ..TlsInfo::default()

@@ -5,7 +5,7 @@ use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use maille_http::h1::{BodyLength, RequestMeta};
 use maille_http::{HeaderId, Name, RequestHead, ResponseHead};
@@ -17,9 +17,11 @@ use super::http::Client;
 use super::read_ahead::{Missing, read_ahead};
 use super::record::Record;
 use super::reply::Reply;
+use super::request::append_forwarded_for;
 use super::scratch::Scratch;
+use super::timers::to_grpc_timeout;
 use super::upstream_request::own;
-use crate::config::{AuthzService, ExtAuthz, FilterChain, HttpManager, JwtFilter, Metadata, Rbac, Route};
+use crate::config::{AuthzGrpc, AuthzService, ExtAuthz, FilterChain, HttpManager, JwtFilter, Metadata, Rbac, Route};
 use crate::policy::ext_authz::{Answer, Described, Shown, Verdict};
 use crate::policy::rbac::{Facts, Peer};
 use crate::policy::{self, Refusal, Step};
@@ -77,13 +79,12 @@ pub(super) async fn lets_in(worker: &Rc<Worker>, info: &ConnectionInfo) -> Resul
     judge(info, &info.chain, &mut metadata)
         .map_err(|refusal| Refused { details: refusal.details, flags: ResponseFlags::default() })?;
     for filter in info.chain.authorizers.iter().filter(|filter| filter.concerns(&metadata)) {
-        let AuthzService::Grpc { cluster, authority } = &filter.service else { continue };
         let facts = facts(info, info.remote.ip(), None, None);
         let described = describe(info, None, info.remote, "");
         let message = filter.check_request(&facts, &described, None, &metadata);
-        let (request, body) = call(authority, &message);
+        let (request, body) = call(&filter.service, filter.timeout, &message);
         let asked = async {
-            let cluster = worker.cluster(cluster)?;
+            let cluster = worker.cluster(&filter.service.cluster)?;
             let framing = BodyLength::Exact(body.len() as u64);
             let (response, body) = own::ask(worker, &cluster, &request, &body, framing).await?;
             answer_of_call(filter, &response, &body)
@@ -173,8 +174,9 @@ pub(super) async fn ext_authz(
             Err(Missing::Refused(reply)) => return Asked::Refuse(reply),
         }
         if !shown.partial && client.ahead.as_ref().is_some_and(|body| body.ahead().len() > shown.max as usize) {
+            // Where such a body ends is not waited for, even if that is known by now.
             let too_large = Reply::new(413, "request_payload_too_large").body(&b"Payload Too Large"[..]);
-            return Asked::Refuse(too_large);
+            return Asked::Refuse(too_large.close());
         }
     }
     let answer = match consult(client, filter, scratch, record, metadata).await {
@@ -230,20 +232,24 @@ async fn consult(
     let (cluster, request, body) = match &filter.service {
         AuthzService::Http(http) => {
             let body = shown.map_or_else(Vec::new, |shown| shown.bytes.to_vec());
-            (&http.cluster, http.request(filter, head, shown), body)
+            let mut request = http.request(filter, head, shown);
+            own::announce(&mut request, filter.timeout);
+            (&http.cluster, request, body)
         }
-        AuthzService::Grpc { cluster, authority } => {
+        AuthzService::Grpc(grpc) => {
             let info = client.info.clone();
             let facts = facts(&info, record.remote.ip(), Some(head), record.route);
             let described = describe(&info, Some(head), record.remote, record.protocol.as_str());
-            let (request, body) = call(authority, &filter.check_request(&facts, &described, shown, metadata));
-            (cluster, request, body)
+            let message = filter.check_request(&facts, &described, shown, metadata);
+            let (request, body) = call(grpc, filter.timeout, &message);
+            (&grpc.cluster, request, body)
         }
     };
     client.ahead = ahead;
     let worker = client.worker.clone();
     let Some(cluster) = worker.cluster(cluster) else { return Ok(None) };
     let framing = BodyLength::Exact(body.len() as u64);
+    let asked_at = Instant::now();
     let mut asked = std::pin::pin!(own::ask(&worker, &cluster, &request, &body, framing));
     let mut timer = std::pin::pin!(filter.timeout.map(tokio::time::sleep));
     let answered = poll_fn(|cx| {
@@ -255,27 +261,35 @@ async fn consult(
         }
         if client.poll_gone(cx) { Poll::Ready(Err(())) } else { Poll::Pending }
     });
-    let Some((response, body)) = answered.await? else { return Ok(None) };
+    let Some((mut response, body)) = answered.await? else { return Ok(None) };
+    // What of the answer the client sees is for the configuration to say: this may be, too.
+    let took = asked_at.elapsed().as_millis().to_string();
+    response.headers.set_id(HeaderId::XEnvoyUpstreamServiceTime, took.as_bytes());
     Ok(match &filter.service {
         AuthzService::Http(http) => Some(http.answer(&response, body)),
-        AuthzService::Grpc { .. } => answer_of_call(filter, &response, &body),
+        AuthzService::Grpc(_) => answer_of_call(filter, &response, &body),
     })
 }
 
 /// A gRPC call to an authorizer.
-fn call(authority: &str, message: &[u8]) -> (RequestHead, Vec<u8>) {
+fn call(service: &AuthzGrpc, timeout: Option<Duration>, message: &[u8]) -> (RequestHead, Vec<u8>) {
     let mut request = RequestHead::new();
     request.set_method(b"POST");
     request.set_path(b"/envoy.service.auth.v3.Authorization/Check");
-    request.set_authority(authority.as_bytes());
+    request.set_authority(service.authority.as_bytes());
     request.headers.append_id(HeaderId::ContentType, b"application/grpc");
     request.headers.append_id(HeaderId::Te, b"trailers");
+    if let Some(timeout) = timeout {
+        request.headers.append_id(HeaderId::GrpcTimeout, to_grpc_timeout(timeout).as_bytes());
+    }
+    append_forwarded_for(&mut request.headers, maille_net::own_address(), &mut Vec::new());
+    own::announce(&mut request, timeout);
     let length = u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes();
     (request, [&[0], &length[..], message].concat())
 }
 
 /// What comes of it; `None` is no answer.
-fn answer_of_call(filter: &ExtAuthz, response: &ResponseHead, body: &[u8]) -> Option<Answer> {
+fn answer_of_call<S>(filter: &ExtAuthz<S>, response: &ResponseHead, body: &[u8]) -> Option<Answer> {
     let good = response.status == 200 && response.headers.get(HeaderId::GrpcStatus) == Some(b"0");
     // One message, not compressed.
     let message = body.split_first_chunk::<5>().filter(|(prefix, rest)| {

@@ -3,10 +3,11 @@
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
-use maille_http::{HeaderId, RequestHead};
+use maille_http::RequestHead;
 use xxhash_rust::xxh64::xxh64;
 
 use crate::config::{HashOn, HashPolicy};
+use crate::headers::cookie;
 use crate::route::query_parameter;
 
 /// Who asks.
@@ -54,7 +55,7 @@ fn one(on: &HashOn, request: &RequestHead, asking: Asking, set_cookie: &mut Vec<
             Some(values.iter().fold(0, |seed, value| xxh64(value, seed)))
         }
         HashOn::Cookie { name, ttl, path, attributes } => {
-            if let Some(value) = cookie(request, name.as_bytes()) {
+            if let Some(value) = cookie(request, name.as_bytes()).filter(|value| !value.is_empty()) {
                 return Some(xxh64(value, 0));
             }
             let ttl = (*ttl)?;
@@ -80,18 +81,6 @@ fn one(on: &HashOn, request: &RequestHead, asking: Asking, set_cookie: &mut Vec<
         HashOn::SourceIp => Some(xxh64(asking.client.to_string().as_bytes(), 0)),
         HashOn::Query(name) => Some(xxh64(&query_parameter(request.query()?, name.as_bytes())?, 0)),
     }
-}
-
-/// The value of a cookie, without the quotes around it.
-pub(crate) fn cookie<'a>(request: &'a RequestHead, name: &[u8]) -> Option<&'a [u8]> {
-    let pairs = request.headers.all(HeaderId::Cookie).flat_map(|line| line.split(|&b| b == b';'));
-    let mut values = pairs.filter_map(|pair| {
-        let at = pair.iter().position(|&b| b == b'=')?;
-        (pair[..at].trim_ascii() == name).then(|| pair[at + 1..].trim_ascii())
-    });
-    let value = values.next()?;
-    let bare = value.strip_prefix(b"\"").and_then(|v| v.strip_suffix(b"\"")).unwrap_or(value);
-    (!bare.is_empty()).then_some(bare)
 }
 
 #[cfg(test)]

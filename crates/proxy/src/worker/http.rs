@@ -207,6 +207,14 @@ impl Client {
         false
     }
 
+    /// How many bytes have come on a connection of HTTP/1 that nobody has taken.
+    pub(crate) fn unread(&self) -> u64 {
+        match &self.side {
+            Downstream::Http1(_, input) => input.len() as u64,
+            Downstream::Http2(_) => 0,
+        }
+    }
+
     /// The version of HTTP that the client speaks.
     pub(crate) fn protocol(&self) -> Protocol {
         match self.side {

@@ -166,34 +166,42 @@ impl Input {
         blocks: &Blocks,
         limit: usize,
     ) -> Poll<io::Result<usize>> {
-        if self.block.is_empty() {
-            match self.much.then(|| blocks.take_large()).flatten() {
-                Some((block, lent)) => (self.block, self.lent) = (block, Some(lent)),
-                None => self.block = blocks.take(),
+        loop {
+            // Who has nothing to read borrows nothing.
+            match stream {
+                Stream::Plain(tcp) => ready!(tcp.poll_read_ready(cx))?,
+                Stream::Tls(tls) => ready!(tls.poll_read_ready(cx))?,
             }
-            self.held.set(self.block.len());
-        }
-        if self.end == self.block.len() {
-            self.make_room(limit);
-        }
-        let mut room = ReadBuf::new(&mut self.block[self.end..]);
-        match Pin::new(stream).poll_read(cx, &mut room) {
-            Poll::Ready(Ok(())) => {
-                let n = room.filled().len();
+            if self.block.is_empty() {
+                self.borrow(blocks);
+            } else if self.end == self.block.len() {
+                self.make_room(limit);
+            }
+            let room = &mut self.block[self.end..];
+            let read = match stream {
+                Stream::Plain(tcp) => maille_net::try_read(tcp, room),
+                Stream::Tls(tls) => tls.read(room),
+            };
+            if let Ok(n) = read {
                 self.end += n;
                 self.much = n >= BLOCK;
-                if self.is_empty() {
-                    self.release(blocks);
-                }
-                Poll::Ready(Ok(n))
             }
-            other => {
-                if self.is_empty() {
-                    self.release(blocks);
-                }
-                other.map_ok(|()| 0)
+            if self.is_empty() {
+                self.release(blocks);
+            }
+            match read {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return Poll::Ready(read),
             }
         }
+    }
+
+    fn borrow(&mut self, blocks: &Blocks) {
+        match self.much.then(|| blocks.take_large()).flatten() {
+            Some((block, lent)) => (self.block, self.lent) = (block, Some(lent)),
+            None => self.block = blocks.take(),
+        }
+        self.held.set(self.block.len());
     }
 
     /// How much memory it has.

@@ -28,6 +28,8 @@ pub(crate) struct Relay {
     back: Direction,
     /// Whether the first end had nothing more to say while the other one had.
     left: bool,
+    /// Whether the end of one direction is that of both.
+    as_one: bool,
 }
 
 struct Direction {
@@ -39,13 +41,18 @@ impl Relay {
     /// Of a connection whose bytes are framed like this on their way there and back.
     pub(crate) fn new(there: Transfer, back: Transfer) -> Relay {
         let direction = |transfer| Direction { transfer, ended: false };
-        Relay { there: direction(there), back: direction(back), left: false }
+        Relay { there: direction(there), back: direction(back), left: false, as_one: false }
     }
 
     /// Of bytes as they come.
     pub(crate) fn of_bytes() -> Relay {
         let bytes = || Transfer::new(BodyLength::UntilClose, false);
         Relay::new(bytes(), bytes())
+    }
+
+    /// Of bytes as they come, between two ends that are both closed when either is.
+    pub(crate) fn as_one() -> Relay {
+        Relay { as_one: true, ..Relay::of_bytes() }
     }
 
     /// How many bytes went from the first end to the second, and back.
@@ -58,7 +65,7 @@ impl Relay {
         self.left
     }
 
-    /// Carries bytes both ways until both directions have ended, one has failed, nothing has come for too long, or it is `ended` from
+    /// Carries bytes both ways until both directions have ended (or the first has, where that is enough), one has failed, nothing has come for too long, or it is `ended` from
     /// without.
     pub(crate) async fn run(
         &mut self,
@@ -69,7 +76,7 @@ impl Relay {
         idle: Option<Duration>,
         mut ended: impl FnMut(&mut Context<'_>) -> bool,
     ) {
-        let Relay { there, back, left } = self;
+        let Relay { there, back, left, as_one } = self;
         let mut moved = 0;
         let mut timer = idle.map(|limit| (limit, Box::pin(tokio::time::sleep(limit))));
         poll_fn(|cx| {
@@ -93,6 +100,7 @@ impl Relay {
             match polled {
                 [Poll::Ready(Err(Failed)), _] | [_, Poll::Ready(Err(Failed))] => Poll::Ready(()),
                 [Poll::Ready(Ok(())), Poll::Ready(Ok(()))] => Poll::Ready(()),
+                [Poll::Ready(Ok(())), _] | [_, Poll::Ready(Ok(()))] if *as_one => Poll::Ready(()),
                 _ => Poll::Pending,
             }
         })

@@ -156,7 +156,7 @@ pub(crate) async fn answer(
 ) -> After {
     record.flags.set(reply.flags);
     record.details = reply.details.clone();
-    let to_head = scratch.request.method() == b"HEAD";
+    let (to_head, connects) = (scratch.request.method() == b"HEAD", scratch.request.method() == b"CONNECT");
     let (request, head) = (&scratch.request, &mut scratch.response);
     head.clear();
     head.status = reply.status;
@@ -180,7 +180,9 @@ pub(crate) async fn answer(
     let body: &[u8] = if !to_head && has_length { &reply.body } else { b"" };
     record.sent = body.len() as u64;
     let read_ahead = client.ahead.take().is_some_and(|body| body.is_over(&client.side.source()));
-    let whole = record.whole || read_ahead || meta.is_some_and(|meta| meta.body == BodyLength::Empty && !meta.upgrade);
+    // What follows a tunnel that was refused may be meant for the tunnel.
+    let bare = |meta: &RequestMeta| meta.body == BodyLength::Empty && !meta.upgrade && !connects;
+    let whole = record.whole || read_ahead || meta.is_some_and(bare);
     // A bad request may have been misread: what follows it is not trusted to be another one.
     let close = reply.close || (reply.status == 400 && !reply.keep);
     let keep = !close && whole && meta.is_some_and(|meta| meta.keep_alive) && !response::must_close(client, manager);

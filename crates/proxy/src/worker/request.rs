@@ -269,6 +269,7 @@ fn sanitize(headers: &mut maille_http::Headers, edge: bool) {
         XEnvoyUpstreamRqTimeoutMs,
         XEnvoyUpstreamRqPerTryTimeoutMs,
         XEnvoyUpstreamRqTimeoutAltResponse,
+        XEnvoyUpstreamStreamDurationMs,
         XEnvoyExpectedRqTimeoutMs,
         XEnvoyForceTrace,
         XEnvoyIpTags,

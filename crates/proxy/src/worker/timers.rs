@@ -23,6 +23,7 @@ pub(crate) struct Timers {
     attempt_idle: Timer,
     /// For the stream to the host, once there is one.
     upstream: Timer,
+    upstream_said: Option<Option<Duration>>,
     /// For the stream as such.
     stream: Timer,
     /// For the request to come whole.
@@ -94,10 +95,15 @@ impl Timers {
         self.connected = false;
     }
 
-    /// The try has a connection, on which it may use a stream for this long.
+    /// What the request itself says a stream to the upstream may take, if it does.
+    pub(crate) fn limit_upstream(&mut self, said: Option<Option<Duration>>) {
+        self.upstream_said = said;
+    }
+
+    /// The try has a connection, on which it may use a stream for this long, unless the request says otherwise.
     pub(crate) fn try_connected(&mut self, stream: Option<Duration>) {
         self.connected = true;
-        self.upstream.limit = stream;
+        self.upstream.limit = self.upstream_said.unwrap_or(stream);
         self.upstream.start();
         self.attempt_idle.start();
         if self.received {

@@ -117,6 +117,11 @@ impl Turns {
         }
     }
 
+    /// Whether anybody waits for one.
+    pub(crate) fn are_waited_for(&self) -> bool {
+        !self.is_empty()
+    }
+
     fn is_empty(&self) -> bool {
         self.first.borrow().is_empty() && self.ring.borrow().is_empty()
     }
@@ -178,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn one_client_after_the_other_however_much_each_wants() {
+    fn row_19_one_client_after_the_other_however_much_each_wants() {
         let (turns, cx) = (Turns::default(), Context::from_waker(Waker::noop()));
         let shares: [Rc<Share>; 2] = Default::default();
         let mut places = Vec::new();

@@ -16,6 +16,7 @@ use super::Worker;
 use super::body::{Incoming, Sink, Source};
 use super::http::Client;
 use super::relay::End;
+use super::sends;
 use super::timers::Timers;
 use super::transfer::{Failure, Transfer};
 use crate::config::UpstreamProtocol;
@@ -182,6 +183,9 @@ impl Upstream {
         timers: &mut Timers,
     ) -> Result<ResponseMeta, Lost> {
         let worker = client.worker.clone();
+        if let Upstream::Http1(_) = self {
+            sends::others_first(&worker.turns).await;
+        }
         // Once writing fails there may still be a response, sent before the server stopped reading.
         let mut writing = true;
         poll_fn(move |cx| {

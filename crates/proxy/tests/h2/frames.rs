@@ -71,7 +71,8 @@ fn only(list: &[(&str, &str)]) -> Vec<u8> {
 
 /// Where a stream error is treated as a connection error, with the same code: "an endpoint MAY choose to treat a stream error as a connection error"
 /// (§5.4.1). After its end a stream is one that nobody knows any more, a block that the codec cannot read has no stream yet, and what is said of
-/// priorities counts for nothing.
+/// priorities counts for nothing. Of none of them Envoy 1.40 makes a stream error either: it ends the connection, over a field without a word, and says
+/// nothing at all of what comes after a stream's end.
 const AS_CONNECTION_ERROR: &[&str] = &[
     "5.1 DATA after the end",
     "5.1 HEADERS after the end",

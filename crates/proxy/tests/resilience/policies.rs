@@ -28,6 +28,9 @@ use maille_xds::types::rbac::{Permission, Policy, Principal, Rbac, permission::R
 use maille_xds::types::route::{RouteMatch, route_match::PathSpecifier};
 use maille_xds::types::{self, Any, Duration, Message, upstream_http};
 
+use upstream_http::http_protocol_options::explicit_http_config::ProtocolConfig;
+use upstream_http::http_protocol_options::{ExplicitHttpConfig, UpstreamProtocolOptions};
+
 use crate::support::{Backend, Proxy, load_assignment};
 
 /// Denies a path.
@@ -128,18 +131,20 @@ pub(crate) fn cluster(at: &Backend, http2: bool) -> Cluster {
         ..Default::default()
     };
     if http2 {
-        use upstream_http::http_protocol_options::explicit_http_config::ProtocolConfig;
-        use upstream_http::http_protocol_options::{ExplicitHttpConfig, UpstreamProtocolOptions};
-        let config =
-            ExplicitHttpConfig { protocol_config: Some(ProtocolConfig::Http2ProtocolOptions(Default::default())) };
-        let options = upstream_http::HttpProtocolOptions {
-            upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(config)),
-            ..Default::default()
-        };
-        let key = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
-        cluster.typed_extension_protocol_options.insert(key.into(), types::any(&options));
+        speaks(&mut cluster, ProtocolConfig::Http2ProtocolOptions(Default::default()));
     }
     cluster
+}
+
+/// How its hosts are spoken to.
+pub(crate) fn speaks(cluster: &mut Cluster, protocol: ProtocolConfig) {
+    let config = ExplicitHttpConfig { protocol_config: Some(protocol) };
+    let options = upstream_http::HttpProtocolOptions {
+        upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(config)),
+        ..Default::default()
+    };
+    let key = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+    cluster.typed_extension_protocol_options.insert(key.into(), types::any(&options));
 }
 
 fn over_http(failure_mode_allow: bool) -> Any {
@@ -316,6 +321,15 @@ async fn check(
     decide: fn(AttributeContext) -> Option<i32>,
 ) {
     assert_eq!(request.uri().path(), "/envoy.service.auth.v3.Authorization/Check");
+    // What Envoy says when it is the one who asks.
+    for (name, value) in [
+        ("x-envoy-internal", "true"),
+        ("x-envoy-expected-rq-timeout-ms", "10000"),
+        ("grpc-timeout", "10000m"),
+        ("x-forwarded-for", &maille_net::own_address().to_string()),
+    ] {
+        assert_eq!(request.headers().get(name).expect(name), value, "{name}");
+    }
     let mut body = request.into_body();
     let mut bytes = Vec::new();
     while let Some(data) = body.data().await {

@@ -5,18 +5,20 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use maille_xds::types;
 use maille_xds::types::pb::envoy::extensions::filters::http::ext_authz::v3::{BufferSettings, ExtAuthz};
+use maille_xds::types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
+use maille_xds::types::{self, core};
 
-use crate::policies::{ask_over_http, cluster};
+use crate::policies::{ask_over_http, cluster, speaks};
 use crate::support::{Backend, Proxy};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A request as a server saw it: its head, and its body without framing.
+/// A request as a server saw it: its head, its body without framing, and what follows a chunked one.
 struct Seen {
     head: String,
     body: String,
+    trailers: String,
 }
 
 /// Reads whole requests, hands them on, and answers all of them alike.
@@ -49,27 +51,34 @@ fn read(from: &mut impl BufRead) -> Option<Seen> {
     while !head.ends_with("\r\n\r\n") {
         head.push_str(&line(from)?.to_ascii_lowercase());
     }
-    let mut body = Vec::new();
+    let (mut body, mut trailers) = (Vec::new(), String::new());
     if let Some(length) = head.split("content-length: ").nth(1) {
         body.resize(length.split("\r\n").next()?.parse().ok()?, 0);
         from.read_exact(&mut body).ok()?;
     } else if head.contains("transfer-encoding: chunked") {
         loop {
             let size = usize::from_str_radix(line(from)?.trim(), 16).ok()?;
+            if size == 0 {
+                break;
+            }
             let mut chunk = vec![0; size];
             from.read_exact(&mut chunk).ok()?;
             body.extend(chunk);
             line(from)?;
-            if size == 0 {
-                break;
-            }
+        }
+        while !trailers.ends_with("\r\n\r\n") && trailers != "\r\n" {
+            trailers.push_str(&line(from)?);
         }
     }
-    Some(Seen { head, body: String::from_utf8(body).ok()? })
+    Some(Seen { head, body: String::from_utf8(body).ok()?, trailers })
 }
 
 /// A POST in pieces, each sent when the one before has had time to arrive; the status of the answer.
 fn post(client: &mut BufReader<TcpStream>, chunked: bool, pieces: &[&str]) -> u16 {
+    post_with(client, chunked, pieces, "")
+}
+
+fn post_with(client: &mut BufReader<TcpStream>, chunked: bool, pieces: &[&str], trailers: &str) -> u16 {
     let stream = client.get_mut();
     let framing = match chunked {
         true => "transfer-encoding: chunked".to_owned(),
@@ -83,7 +92,7 @@ fn post(client: &mut BufReader<TcpStream>, chunked: bool, pieces: &[&str]) -> u1
         std::thread::sleep(Duration::from_millis(20));
     }
     if chunked {
-        let _ = stream.write_all(b"0\r\n\r\n");
+        let _ = stream.write_all(format!("0\r\n{trailers}\r\n").as_bytes());
     }
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
@@ -160,4 +169,28 @@ fn a_connection_goes_on_after_a_body_that_was_looked_at() {
         }
     }
     assert!(forwarded.try_recv().is_err());
+}
+
+#[test]
+fn trailers_follow_a_body_that_was_looked_at() {
+    let ((backend, forwarded), (authorizer, asked)) = (server("200 OK"), server("200 OK"));
+    for (most, trailed) in [(100, true), (4, true), (100, false)] {
+        let http1 = core::Http1ProtocolOptions { enable_trailers: trailed, ..Default::default() };
+        let proxy = Proxy::start(&[&backend], |config| {
+            config.clusters = vec![cluster(&authorizer, false)];
+            speaks(&mut config.cluster, ProtocolConfig::HttpProtocolOptions(http1.clone()));
+            config.http1 = http1;
+            let shown = BufferSettings { max_request_bytes: most, allow_partial_message: true, ..Default::default() };
+            config.filters = vec![types::any(&ExtAuthz { with_request_body: Some(shown), ..ask_over_http() })];
+        });
+        // In one piece the trailers have come with what is read ahead.
+        for pieces in [&["hello"][..], &["hel", "lo"]] {
+            let what = format!("{most} {trailed} {pieces:?}");
+            assert_eq!(post_with(&mut connect(&proxy), true, pieces, "x-sum: 1\r\n"), 200, "{what}");
+            assert!("hello".starts_with(&asked.recv_timeout(PATIENCE).expect(&what).body), "{what}");
+            let forwarded = forwarded.recv_timeout(PATIENCE).expect(&what);
+            let trailers = if trailed { "x-sum: 1\r\n\r\n" } else { "\r\n" };
+            assert_eq!((&*forwarded.body, &*forwarded.trailers), ("hello", trailers), "{what}");
+        }
+    }
 }

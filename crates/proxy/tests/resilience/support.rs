@@ -123,6 +123,8 @@ pub(crate) struct Config {
     pub(crate) network_filters: Vec<Any>,
     /// Other clusters.
     pub(crate) clusters: Vec<Cluster>,
+    /// How clients speak HTTP/1.
+    pub(crate) http1: core::Http1ProtocolOptions,
 }
 
 impl Config {
@@ -225,6 +227,7 @@ impl Proxy {
             filters: Vec::new(),
             network_filters: Vec::new(),
             clusters: Vec::new(),
+            http1: core::Http1ProtocolOptions::default(),
         };
         change(&mut config);
         let (number, ip) = own_ip();
@@ -387,6 +390,7 @@ fn http_manager(config: &Config, log: &std::path::Path) -> Any {
             ..Default::default()
         }),
         stream_idle_timeout: Some(types::Duration::default()),
+        http_protocol_options: Some(config.http1.clone()),
         http_filters: config.filters.iter().chain([&router]).map(filter).collect(),
         access_log: vec![accesslog::AccessLog {
             name: "envoy.access_loggers.file".into(),

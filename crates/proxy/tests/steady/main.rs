@@ -4,6 +4,11 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use maille_net::CountedAllocator;
+use maille_xds::types::matcher::string_matcher::MatchPattern;
+use maille_xds::types::matcher::{PathMatcher, StringMatcher, path_matcher};
+use maille_xds::types::pb::envoy::extensions::filters::http::rbac::v3::Rbac as HttpRbac;
+use maille_xds::types::rbac::{Permission, Policy, Principal, Rbac, permission::Rule, principal::Identifier};
+use maille_xds::types::route::header_matcher::HeaderMatchSpecifier;
 use maille_xds::types::{self, hcm};
 use script::{Proxy, Server};
 
@@ -32,6 +37,7 @@ fn requests_allocate_nothing() {
         manager.stream_idle_timeout = Some(types::Duration { seconds: 300, nanos: 0 });
         manager.server_header_transformation =
             hcm::http_connection_manager::ServerHeaderTransformation::Overwrite as i32;
+        manager.http_filters.insert(0, policies());
     });
     let mut client = proxy.connect().0;
     let mut upstream: Option<TcpStream> = None;
@@ -56,6 +62,36 @@ fn requests_allocate_nothing() {
             })
             .min();
         assert_eq!(least, Some(0), "allocations in {REQUESTS} requests: {request:?} answered with {response:?}");
+    }
+}
+
+/// Policies by path and by host, of which the last lets everything here pass.
+fn policies() -> hcm::HttpFilter {
+    let text =
+        |text: &str| StringMatcher { match_pattern: Some(MatchPattern::Prefix(text.into())), ..Default::default() };
+    let path = |prefix: &str| Rule::UrlPath(PathMatcher { rule: Some(path_matcher::Rule::Path(text(prefix))) });
+    let host = |prefix: &str| {
+        Rule::Header(types::route::HeaderMatcher {
+            name: ":authority".into(),
+            header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(text(prefix))),
+            ..Default::default()
+        })
+    };
+    let policy = |(n, rule)| {
+        let policy = Policy {
+            permissions: vec![Permission { rule: Some(rule) }],
+            principals: vec![Principal { identifier: Some(Identifier::Any(true)) }],
+            ..Default::default()
+        };
+        (format!("policy {n}"), policy)
+    };
+    let rules = [path("/b/c/d"), path("/c/d/e"), host("b."), path("/a/c/d"), host("c."), host("a.")];
+    let rules = Rbac { action: 0, policies: rules.into_iter().enumerate().map(policy).collect(), ..Default::default() };
+    let filter = HttpRbac { rules: Some(rules), ..Default::default() };
+    hcm::HttpFilter {
+        name: "envoy.filters.http.rbac".into(),
+        config_type: Some(hcm::http_filter::ConfigType::TypedConfig(types::any(&filter))),
+        ..Default::default()
     }
 }
 

@@ -78,6 +78,11 @@ impl Seen {
         self.lines.iter().filter(|line| line.starts_with("client| HTTP/1.")).count()
     }
 
+    /// What was said, without what the log says of it.
+    pub(crate) fn talk(&self) -> impl Iterator<Item = &String> {
+        self.lines.iter().filter(|line| !line.starts_with("log: "))
+    }
+
     /// Whether a request reached the server.
     pub(crate) fn reached(&self) -> bool {
         self.lines.iter().any(|line| line.starts_with("server"))

@@ -24,8 +24,8 @@ pub(crate) struct Answer {
     pub(crate) port: u16,
 }
 
-/// Sends the pieces and reads. `want` is what is expected (responses, end), when that is known: it is waited for.
-pub(crate) fn ask(to: SocketAddr, pieces: &[Vec<u8>], want: Option<(usize, &str)>) -> Answer {
+/// Sends the pieces and reads. `want` is what is expected (responses, end), when that is known: it is waited for, and `grace` for more.
+pub(crate) fn ask(to: SocketAddr, pieces: &[Vec<u8>], want: Option<(usize, &str)>, grace: Duration) -> Answer {
     let (mut stream, port) = connect(to);
     let mut bytes = Vec::new();
     let mut closed = false;
@@ -42,7 +42,7 @@ pub(crate) fn ask(to: SocketAddr, pieces: &[Vec<u8>], want: Option<(usize, &str)
         let limit = match want {
             // What is to come is waited for; then a little longer, for what should not.
             Some((responses, end)) if count(&bytes) < responses || end == "closed" => patience(),
-            Some(_) => Duration::from_millis(15),
+            Some(_) => grace,
             None => QUIET,
         };
         stream.set_read_timeout(Some(limit)).unwrap();

@@ -1,8 +1,12 @@
 //! The server behind the proxy: it answers what it is told, and keeps every byte that reaches it.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// How long that is waited for.
+const NOTICE: Duration = Duration::from_secs(2);
 
 #[derive(Clone)]
 pub(crate) struct Server {
@@ -35,15 +39,31 @@ impl Server {
         server
     }
 
-    /// Begins a case: old connections are closed, what they got is forgotten.
+    /// Begins a case: old connections are closed, and that has reached the proxy; what they got is forgotten.
     pub(crate) fn expect(&self, reply: &[u8], closes: bool) {
         let mut state = self.state.lock().unwrap();
-        for stream in state.streams.drain(..) {
-            let _ = stream.shutdown(std::net::Shutdown::Both);
+        for stream in &state.streams {
+            let _ = stream.shutdown(Shutdown::Both);
         }
+        let until = Instant::now() + NOTICE;
+        while !self.all_ends_arrived() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        state.streams.clear();
         (state.reply, state.closes) = (reply.to_vec(), closes);
         state.got.clear();
         state.case += 1;
+    }
+
+    /// Whether the other side's kernel knows of every end. A machine with much to do may deliver one after what was sent later.
+    fn all_ends_arrived(&self) -> bool {
+        const FIN_WAIT_1: &str = "04";
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+        let own = format!(":{:04X}", self.address.port());
+        !table.lines().any(|line| {
+            let mut columns = line.split_whitespace().skip(1);
+            columns.next().is_some_and(|local| local.ends_with(&own)) && columns.nth(1) == Some(FIN_WAIT_1)
+        })
     }
 
     /// Everything that has come, by connection.
@@ -75,7 +95,7 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) {
             answered += 1;
             let _ = stream.write_all(&now.reply);
             if now.closes {
-                let _ = stream.shutdown(std::net::Shutdown::Write);
+                let _ = stream.shutdown(Shutdown::Write);
                 break;
             }
         }

@@ -1,19 +1,11 @@
 //! AuthorizationPolicies in, filters out: those that upstream's control plane made of the same policies.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use maille_api::parse;
-use maille_model::{Locality, Proxy, ProxyKind, ProxyMetadata, Snapshot};
-use maille_translate::translate;
-use maille_xds::TypeUrl;
 use maille_xds::json::Schema;
 use maille_xds::types::Message;
-use maille_xds::types::listener::Listener;
 use serde_json::Value;
 
 use crate::sets::{self, normal};
-use crate::yaml;
+use crate::{sidecar, yaml};
 
 #[test]
 fn conformance_of_authorization_filters() {
@@ -40,29 +32,7 @@ fn conformance_of_authorization_filters() {
 
 /// The filters of an inbound chain that enforce policies.
 fn filters(yaml: &str, mesh: &str, http: bool) -> Vec<Value> {
-    let objects: Vec<_> = parse::documents(yaml, "case")
-        .into_iter()
-        .map(|parsed| Arc::new(parsed.unwrap_or_else(|diagnostic| panic!("{diagnostic}")).object))
-        .collect();
-    let (mesh, problems) = parse::mesh_config(mesh, "mesh");
-    let mesh = mesh.unwrap_or_else(|| panic!("{problems:?}"));
-    let labels = [("app", "httpbin"), ("version", "v1")].map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let proxy = Proxy {
-        kind: ProxyKind::Sidecar,
-        id: "httpbin.foo".to_owned(),
-        ip_addresses: vec!["10.0.0.1".to_owned()],
-        namespace: "foo".to_owned(),
-        service_account: String::new(),
-        labels: BTreeMap::from(labels),
-        dns_domain: "foo.svc.cluster.local".to_owned(),
-        locality: Locality::default(),
-        network: String::new(),
-        cluster_id: String::new(),
-        metadata: ProxyMetadata::default(),
-    };
-    let world = translate(&Snapshot::build(&objects, &mesh), &proxy);
-    let listener = world.get(TypeUrl::Listener, "virtualInbound").expect("the inbound listener");
-    let listener: Listener = listener.decode().expect("listener");
+    let listener = sidecar::inbound(yaml, mesh);
     let url = "type.googleapis.com/envoy.config.listener.v3.Listener";
     let listener = Schema::load().print(url, &listener.encode_to_vec()).expect("JSON");
     let chains = listener["filter_chains"].as_array().expect("chains");

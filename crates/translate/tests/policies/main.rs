@@ -12,6 +12,7 @@ mod conformance;
 #[path = "../listeners/envoy.rs"]
 mod envoy;
 mod sets;
+mod sidecar;
 mod yaml;
 
 use std::fmt::Write;

@@ -6,7 +6,7 @@ use maille_xds::types::pb::envoy::service::auth::v3::{DeniedHttpResponse, OkHttp
 use maille_xds::types::pb::google::rpc::Status;
 
 use super::*;
-use crate::config::{AuthzService, BodyShown};
+use crate::config::{AuthzGrpc, AuthzService, BodyShown};
 
 fn prefix(text: &str) -> StringMatcher {
     StringMatcher::Prefix(text.as_bytes().into())
@@ -14,7 +14,7 @@ fn prefix(text: &str) -> StringMatcher {
 
 fn filter(allowed: Option<Vec<StringMatcher>>) -> ExtAuthz {
     ExtAuthz {
-        service: AuthzService::Grpc { cluster: "authz".into(), authority: "authz".into() },
+        service: AuthzService::Grpc(AuthzGrpc { cluster: "authz".into(), authority: "authz".into() }),
         timeout: None,
         failure_mode_allow: false,
         failure_mode_header: false,

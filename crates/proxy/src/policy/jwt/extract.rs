@@ -1,7 +1,8 @@
 //! Where tokens are looked for in a request.
 
-use maille_http::{HeaderId, Name, RequestHead};
+use maille_http::{Name, RequestHead};
 
+use crate::headers::cookie;
 use crate::route::query_parameter;
 
 /// The places where some providers look, in the order in which they are looked at.
@@ -120,16 +121,6 @@ fn after_prefix<'v>(value: &'v [u8], prefix: &[u8]) -> Option<&'v [u8]> {
     let rest = &value[at + prefix.len()..];
     let is_token = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     Some(rest.iter().position(is_token).map_or(value, |start| &rest[start..]))
-}
-
-pub(crate) fn cookie<'h>(head: &'h RequestHead, name: &[u8]) -> Option<&'h [u8]> {
-    let mut pairs = head.headers.all(HeaderId::Cookie).flat_map(|line| line.split(|&b| b == b';'));
-    pairs.find_map(|pair| {
-        let at = pair.iter().position(|&b| b == b'=')?;
-        let value = pair[at + 1..].trim_ascii();
-        let value = value.strip_prefix(b"\"").and_then(|v| v.strip_suffix(b"\"")).unwrap_or(value);
-        (pair[..at].trim_ascii() == name).then_some(value)
-    })
 }
 
 impl Found<'_> {

@@ -9,14 +9,14 @@ use crate::config::{Discovery, DnsFamily, DnsOptions, Endpoint, EndpointAddress,
 
 /// An answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Found {
-    pub(super) addresses: Vec<IpAddr>,
+pub(crate) struct Found {
+    pub(crate) addresses: Vec<IpAddr>,
     /// For how long it holds.
-    pub(super) ttl: Duration,
+    pub(crate) ttl: Duration,
 }
 
 /// The names of one cluster.
-pub(super) struct Names {
+pub(crate) struct Names {
     endpoints: Arc<Endpoints>,
     options: DnsOptions,
     /// One name is one host, wherever it is right now.
@@ -35,7 +35,7 @@ struct Known {
 const LEAST: Duration = Duration::from_millis(100);
 
 impl Names {
-    pub(super) fn of(discovery: &Discovery) -> Option<Names> {
+    pub(crate) fn of(discovery: &Discovery) -> Option<Names> {
         let (endpoints, options, logical) = match discovery {
             Discovery::StrictDns(endpoints, options) => (endpoints.clone(), *options, false),
             Discovery::LogicalDns(endpoints, options) => (endpoints.clone(), *options, true),
@@ -54,16 +54,16 @@ impl Names {
         Some(out)
     }
 
-    pub(super) fn family(&self) -> DnsFamily {
+    pub(crate) fn family(&self) -> DnsFamily {
         self.options.family
     }
 
-    pub(super) fn all(&self) -> impl Iterator<Item = (usize, Arc<str>)> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = (usize, Arc<str>)> {
         self.names.iter().map(|known| known.name.clone()).enumerate()
     }
 
     /// Takes an answer; `random` is from 0 to 1. Gives the name and how long to wait before asking for it again.
-    pub(super) fn take(&mut self, at: usize, found: Option<Found>, random: f64) -> (Arc<str>, Duration) {
+    pub(crate) fn take(&mut self, at: usize, found: Option<Found>, random: f64) -> (Arc<str>, Duration) {
         let options = self.options;
         let known = &mut self.names[at];
         let pause = match found.map(|found| (wanted(found.addresses, options.family), found.ttl)) {
@@ -89,7 +89,7 @@ impl Names {
     }
 
     /// The endpoints with names replaced by what is known of them.
-    pub(super) fn endpoints(&self) -> Endpoints {
+    pub(crate) fn endpoints(&self) -> Endpoints {
         let mut out = (*self.endpoints).clone();
         for locality in &mut out.localities {
             locality.endpoints = locality.endpoints.iter().flat_map(|endpoint| self.hosts(endpoint)).collect();

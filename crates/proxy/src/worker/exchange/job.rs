@@ -83,7 +83,7 @@ impl Job<'_> {
             _ => None,
         };
         let limits = Limits::of(self.manager, self.forward, &scratch.request);
-        let terms = Terms::new(self.forward, &limits, &mut scratch.request);
+        let terms = Terms::new(self.forward.retry.as_deref(), &limits, &mut scratch.request);
         self.timeout_status = terms.timeout_status;
         self.rewrite(client, scratch, record, destination, options, &terms);
         if self.host.attempt_count_in_request {
@@ -101,6 +101,7 @@ impl Job<'_> {
         let retry = terms.retry();
         client.limit_silence(self.forward.idle_timeout.unwrap_or(self.manager.timeouts.stream_idle));
         let mut timers = Timers::new(self.manager, terms.timeout, limits.stream, record.start);
+        timers.limit_upstream(terms.stream);
         let limit = self.route.retry_buffer_limit.unwrap_or(u64::from(client.info.listener.buffer_limit));
         let replay = retry.map(|_| limit.min(1 << 20) as usize);
         // The client's spelling comes before the cluster's.

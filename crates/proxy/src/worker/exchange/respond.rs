@@ -81,6 +81,10 @@ impl Attempt<'_, '_> {
             self.tunnel_head(client, scratch, &outbound.tunnel);
             return Ok(Outcome::Over(tunnel(client, scratch, record, upstream).await));
         }
+        if outbound.tunnel != Tunnel::None {
+            // What was meant for the tunnel has come all the same.
+            record.received += client.unread();
+        }
         let coming = outbound.tunnel != Tunnel::None || is_coming(&outbound.body);
         let reply = self.reply_head(client, scratch, &meta, coming);
         let body = &mut outbound.body;

@@ -68,6 +68,7 @@ pub(super) async fn tunnel(
     mut upstream: Upstream,
 ) -> After {
     let idle = client.silence_limit();
+    let mut after = After::Close;
     let begun = match &mut client.side {
         Downstream::Http1(..) => client.write_all(&scratch.downstream).await,
         Downstream::Http2(stream) => stream.send_head(&scratch.response, false),
@@ -82,15 +83,21 @@ pub(super) async fn tunnel(
             }
             slot.poll_closing(cx)
         };
-        let mut relay = Relay::of_bytes();
+        // A connection that carries a tunnel has no half of it left when one side closes it (RFC 9110 §9.3.6); a stream has (RFC 9113 §8.5).
+        let mut relay = match side {
+            Downstream::Http1(..) => Relay::as_one(),
+            Downstream::Http2(_) => Relay::of_bytes(),
+        };
         relay.run(side, &mut upstream, worker, &info.share, idle, ended).await;
         let (received, sent) = relay.totals();
-        if relay.was_left() {
-            client.note_gone(record);
-        }
         record.received += received;
         record.sent += sent;
+        if relay.was_left() {
+            client.note_gone(record);
+        } else {
+            after = After::Linger;
+        }
     }
     upstream.close(&client.worker);
-    After::Close
+    after
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use maille_http::{HeaderId, RequestHead};
 
-use crate::config::{Forward, HeaderMatcher, RetryOn, RetryPolicy, ValueMatcher};
+use crate::config::{HeaderMatcher, RetryOn, RetryPolicy, ValueMatcher};
 use crate::worker::timers::Limits;
 
 /// What holds for one request.
@@ -18,6 +18,8 @@ pub(crate) struct Terms<'p> {
     pub(crate) per_try: Option<Duration>,
     /// How long one try may be without activity.
     pub(crate) per_try_idle: Option<Duration>,
+    /// What a request says a stream to the upstream may take (`Some(None)`: as long as it likes).
+    pub(crate) stream: Option<Option<Duration>>,
     /// What the client gets when it has taken too long.
     pub(crate) timeout_status: u16,
     /// Whether the upstream is told the limit in `grpc-timeout`.
@@ -25,18 +27,21 @@ pub(crate) struct Terms<'p> {
 }
 
 impl<'p> Terms<'p> {
-    /// `limits` are what the route allows. The request's own headers count when it comes from inside; they end here.
-    pub(crate) fn new(forward: &'p Forward, limits: &Limits, head: &mut RequestHead) -> Terms<'p> {
-        let policy = forward.retry.as_deref();
+    /// `policy` and `limits` are what the route has and allows. The request's own headers count when it comes from inside; they end here.
+    pub(crate) fn new(policy: Option<&'p RetryPolicy>, limits: &Limits, head: &mut RequestHead) -> Terms<'p> {
         let mut terms = Terms {
             policy: policy.map(Cow::Borrowed),
             timeout: limits.route,
             per_try: policy.and_then(|policy| policy.per_try_timeout),
             per_try_idle: policy.and_then(|policy| policy.per_try_idle_timeout),
+            stream: millis(head, HeaderId::XEnvoyUpstreamStreamDurationMs),
             timeout_status: 504,
             tell_grpc: limits.tell_grpc,
         };
-        // From outside none of them gets this far.
+        // Whoever said them, they end here (Envoy: router.cc).
+        head.headers.remove_id(HeaderId::XEnvoyUpstreamStreamDurationMs);
+        head.headers.remove_id(HeaderId::XEnvoyUpstreamAltStatName);
+        // From outside none of the others gets this far.
         if head.headers.has(HeaderId::XEnvoyInternal) {
             terms.hear(head);
         }
@@ -63,14 +68,10 @@ impl<'p> Terms<'p> {
 
     fn hear(&mut self, head: &mut RequestHead) {
         use HeaderId::*;
-        let time = |id: HeaderId| {
-            let millis = number(head.headers.get(id)?)?;
-            Some(Some(Duration::from_millis(millis)).filter(|time| !time.is_zero()))
-        };
-        if let Some(timeout) = time(XEnvoyUpstreamRqTimeoutMs) {
+        if let Some(timeout) = millis(head, XEnvoyUpstreamRqTimeoutMs) {
             self.timeout = timeout;
         }
-        if let Some(per_try) = time(XEnvoyUpstreamRqPerTryTimeoutMs) {
+        if let Some(per_try) = millis(head, XEnvoyUpstreamRqPerTryTimeoutMs) {
             self.per_try = per_try;
         }
         if head.headers.has(XEnvoyUpstreamRqTimeoutAltResponse) {
@@ -128,6 +129,12 @@ impl<'p> Terms<'p> {
 /// Whether a policy is for a request at all.
 fn is_for(policy: &RetryPolicy, request: &RequestHead) -> bool {
     policy.request_headers.is_empty() || policy.request_headers.iter().any(|matcher| matcher.matches(request))
+}
+
+/// A time in milliseconds; none is no limit.
+fn millis(head: &RequestHead, id: HeaderId) -> Option<Option<Duration>> {
+    let millis = number(head.headers.get(id)?)?;
+    Some(Some(Duration::from_millis(millis)).filter(|time| !time.is_zero()))
 }
 
 fn number(value: &[u8]) -> Option<u64> {

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, ready};
+use std::time::Duration;
 
 use maille_http::h1::{BodyDecoder, BodyLength, LAST_CHUNK, Limits, ResponseMeta, request_framing};
 use maille_http::{HeaderId, RequestHead, ResponseHead};
@@ -21,6 +22,14 @@ use crate::worker::transfer::frame;
 
 /// More of an answer's body than this is no answer.
 const MAX_BODY: usize = 1 << 20;
+
+/// Says in a request that it is the proxy who asks, and how long it waits (Envoy: async_client_impl.cc, router.cc).
+pub(crate) fn announce(request: &mut RequestHead, timeout: Option<Duration>) {
+    request.headers.set_id(HeaderId::XEnvoyInternal, b"true");
+    if let Some(timeout) = timeout {
+        request.headers.set_id(HeaderId::XEnvoyExpectedRqTimeoutMs, timeout.as_millis().to_string().as_bytes());
+    }
+}
 
 /// Sends a request with all of its body, and waits for all of the response; `None` when there is none. The status of
 /// gRPC is among the headers, wherever it came.
