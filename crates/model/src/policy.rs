@@ -14,6 +14,7 @@ use maille_api::{Object, ObjectMeta, Source, Spec};
 use crate::destination_rule::is_subset;
 pub use peer::{MutualTls, PeerMode};
 pub(crate) use warnings::check;
+pub use warnings::is_provider_name;
 
 /// A policy, and where it comes from.
 #[derive(Clone, Debug, PartialEq)]

@@ -184,20 +184,36 @@ fn provider(snapshot: &Snapshot, policy: &AuthorizationPolicy, say: &mut impl Fn
     }
     let name = policy.provider();
     let found = snapshot.mesh().extension_providers.iter().find(|provider| provider.name == name);
-    let service = match found.and_then(|found| found.provider.as_ref()) {
-        Some(ProviderKind::EnvoyExtAuthzHttp(http)) => &http.service,
-        Some(ProviderKind::EnvoyExtAuthzGrpc(grpc)) => &grpc.service,
-        _ => {
-            return say(format!(
-                "the mesh has no provider `{name}` for external authorization: what its rules match is refused"
-            ));
-        }
+    let problem = match found.and_then(|found| found.provider.as_ref()) {
+        Some(ProviderKind::EnvoyExtAuthzHttp(http)) => not_there(snapshot, name, &http.service, http.port),
+        Some(ProviderKind::EnvoyExtAuthzGrpc(grpc)) => not_there(snapshot, name, &grpc.service, grpc.port),
+        _ => format!("the mesh has no provider `{name}` for external authorization"),
     };
-    if snapshot.provider_service(service).is_none() {
-        say(format!(
-            "provider `{name}` is at {service}, which is not exactly one service: what its rules match is refused"
-        ));
+    if !problem.is_empty() {
+        say(format!("{problem}: what its rules match is refused"));
     }
+}
+
+/// Why an authorizer cannot be asked, if anything.
+fn not_there(snapshot: &Snapshot, name: &str, service: &str, port: u32) -> String {
+    if !is_provider_name(name) {
+        return format!(
+            "provider `{name}` cannot be asked under that name, which has to be a DNS label ([a-z0-9-], 63 at most)"
+        );
+    }
+    match snapshot.provider_service(service) {
+        None => format!("provider `{name}` is at {service}, which is not exactly one service"),
+        Some(found) if found.port(port).is_none() => {
+            format!("provider `{name}` is at port {port} of {service}, which has no such port")
+        }
+        Some(_) => String::new(),
+    }
+}
+
+/// Whether an authorizer can have this name, which ends up in the names of rules and in metrics.
+pub fn is_provider_name(name: &str) -> bool {
+    let plain = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    plain && !name.is_empty() && name.len() <= 63 && !name.starts_with('-') && !name.ends_with('-')
 }
 
 /// What a policy says that the workload's sidecar cannot know.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use maille_api::mesh::providers::{ExtAuthzGrpcProvider, ExtAuthzHttpProvider, ExtAuthzRequestBody, ProviderKind};
 use maille_api::security::AuthorizationPolicy;
 use maille_model::Policy;
+use maille_model::policy::is_provider_name;
 use maille_xds::types::any;
 use maille_xds::types::core::grpc_service::{EnvoyGrpc, TargetSpecifier};
 use maille_xds::types::core::http_uri::HttpUpstreamType;
@@ -99,7 +100,7 @@ fn found(filter: &str, prefix: &str) -> MetadataMatcher {
 
 /// The provider of this name, if it is an authorizer that can be asked.
 fn authorizer(context: &Context<'_>, name: &str) -> Option<Authorizer> {
-    if !is_name(name) {
+    if !is_provider_name(name) {
         return None;
     }
     let mut of_name = context.mesh().extension_providers.iter().filter(|provider| provider.name == name);
@@ -109,12 +110,6 @@ fn authorizer(context: &Context<'_>, name: &str) -> Option<Authorizer> {
         ProviderKind::EnvoyExtAuthzGrpc(settings) => over_grpc(context, settings),
         _ => None,
     }
-}
-
-/// Names end up in the names of rules and in metrics.
-fn is_name(name: &str) -> bool {
-    let plain = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-    plain && !name.is_empty() && name.len() <= 63 && !name.starts_with('-') && !name.ends_with('-')
 }
 
 /// Host and cluster of the provider, as far as this proxy can reach it.
