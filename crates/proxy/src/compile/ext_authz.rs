@@ -13,6 +13,9 @@ use crate::compile::at::{At, Compiled, unset};
 use crate::compile::{matcher, rbac};
 use crate::config::{AuthzGrpc, AuthzHttp, AuthzService, BodyShown, ExtAuthz, StringMatcher};
 
+/// How long an answer is waited for where nothing is said (Envoy: ext_authz.proto).
+const TIMEOUT: Duration = Duration::from_millis(200);
+
 /// The HTTP filter.
 pub(crate) fn filter(at: &At<'_>, proto: &Proto) -> Compiled<ExtAuthz> {
     match at.required("services", &proto.services)? {
@@ -155,7 +158,7 @@ fn grpc(at: &At<'_>, proto: &GrpcService) -> Compiled<(AuthzGrpc, Option<Duratio
     };
     let authority = if grpc.authority.is_empty() { &grpc.cluster_name } else { &grpc.authority };
     let cluster = at.text("cluster_name", &grpc.cluster_name)?.into();
-    Ok((AuthzGrpc { cluster, authority: authority.as_str().into() }, at.timeout("timeout", timeout, None)?))
+    Ok((AuthzGrpc { cluster, authority: authority.as_str().into() }, at.timeout("timeout", timeout, Some(TIMEOUT))?))
 }
 
 /// Who is asked, for how long, and the headers that are shown in any case.
@@ -208,10 +211,31 @@ fn http(at: &At<'_>, proto: &proto::HttpService) -> Compiled<Http> {
         Some(list) => strings(&at.field("allowed_headers"), list)?,
         None => Vec::new(),
     };
-    let timeout = at.timeout("timeout", &uri.timeout, None)?;
+    let timeout = at.timeout("timeout", &uri.timeout, Some(TIMEOUT))?;
     Ok((service, timeout, [&own[..], &legacy].concat()))
 }
 
 fn strings(at: &At<'_>, list: &ListStringMatcher) -> Compiled<Vec<StringMatcher>> {
     list.patterns.iter().enumerate().map(|(i, proto)| matcher::string(&at.item("patterns", i), proto)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use maille_xds::types;
+    use maille_xds::types::core::grpc_service::EnvoyGrpc;
+
+    use super::*;
+
+    #[test]
+    fn an_authorizer_that_says_nothing_is_not_waited_for_for_ever() {
+        let ms = Duration::from_millis;
+        for (written, meant) in [(None, Some(ms(200))), (Some(0), None), (Some(700), Some(ms(700)))] {
+            let timeout = written.map(|ms| types::Duration { seconds: 0, nanos: ms * 1_000_000 });
+            let target = EnvoyGrpc { cluster_name: "authz".into(), ..Default::default() };
+            let target_specifier = Some(TargetSpecifier::EnvoyGrpc(target));
+            let service = GrpcService { timeout, target_specifier, ..Default::default() };
+            let (_, timeout) = grpc(&At::resource("x"), &service).unwrap();
+            assert_eq!(timeout, meant, "{written:?}");
+        }
+    }
 }
